@@ -1,5 +1,7 @@
 """Autoencoders and PCA for scikit-learn, on Torch."""
 
-__all__: list[str] = []
+from skae._autoencoder import AutoencoderTransformer
+
+__all__ = ["AutoencoderTransformer"]
 
 __version__ = "0.1.0"

@@ -1,0 +1,243 @@
+"""AutoencoderTransformer: a code of few numbers for each row, learned by a neural network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from skae._base import BaseAutoencoder
+from skae._losses import LOSSES
+from skae._training import TrainableModule
+from skae.networks import ACTIVATIONS, dense, layer_sizes
+
+
+class Autoencoder(TrainableModule):
+    """An encoder, a decoder and the loss between rows and their reconstructions.
+
+    Parameters
+    ----------
+    encoder, decoder : nn.Module
+        (batch, n_features) -> (batch, n_components) and back.
+    loss : str
+        Key of `LOSSES`.
+    output_activation : str
+        Key of `ACTIVATIONS`, or "auto" for what belongs to the loss.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, loss: str, output_activation: str
+    ) -> None:
+        super().__init__()
+        self._loss = LOSSES[loss]
+        if output_activation == "auto":
+            output_activation = self._loss.output_activation
+        self.encoder = encoder
+        self.decoder = decoder
+        self.output_activation = ACTIVATIONS[output_activation]()
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(batch, n_features) -> (batch, n_components)."""
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(batch, n_components) -> (batch, n_features)."""
+        return self.output_activation(self.decoder(z))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """(batch, n_features) -> (batch, n_features)."""
+        return self.decode(self.encode(x))
+
+    def elementwise_loss(self, x: Tensor) -> Tensor:
+        """(batch, n_features) -> (batch, n_features)."""
+        output = self.decoder(self.encode(x))
+        if not self._loss.on_logits:
+            output = self.output_activation(output)
+        return self._loss.elementwise(output, x)
+
+    def loss(self, x: Tensor) -> Tensor:
+        """(batch, n_features) -> (batch,), the mean over the features."""
+        return self.elementwise_loss(x).mean(dim=-1)
+
+
+class AutoencoderTransformer(BaseAutoencoder):
+    """Non-linear dimensionality reduction by a dense autoencoder.
+
+    An encoder maps a row to a code of `n_components_` numbers, a decoder maps the code back, and
+    both are trained to make the reconstruction close to the row.
+
+    Parameters
+    ----------
+    n_components : int or float, default=0.9
+        Length of the code. A float between 0 and 1 means as many components as PCA needs to keep
+        that share of the variance. A code longer than the row is allowed.
+    hidden_layer_sizes : int or sequence of int, default=(100,)
+        Units of each hidden layer of the encoder; the decoder mirrors them. With ``()`` both are
+        one linear layer.
+    activation : {"relu", "tanh", "logistic", "identity", "gelu", "silu", "elu", "selu"}, \
+            default="relu"
+        Activation of the hidden layers. The code itself has none.
+    loss : {"squared_error", "bernoulli"}, default="squared_error"
+        What the reconstruction is trained to make small, averaged over the features:
+        "squared_error" is the squared difference; "bernoulli" is the cross-entropy in nats, for
+        values in [0, 1] such as pixels or shares.
+    output_activation : "auto" or one of the activations, default="auto"
+        Activation of the reconstruction. "auto" is "identity" for the squared error and
+        "logistic" for the Bernoulli loss.
+    dropout : float, default=0.0
+        Probability that a hidden unit is left out of a training step.
+    alpha : float, default=0.0
+        Strength of the L2 penalty ``alpha / 2 * ||W||**2`` on the weight matrices, beside the mean
+        loss of a row. Solver "adamw" decays the weights apart from the gradient instead.
+        `loss_curve_` does not include it.
+    solver : {"adam", "adamw", "sgd", "adadelta", "rmsprop"}, default="adam"
+        Optimizer. "sgd" uses Nesterov's momentum of 0.9.
+    learning_rate : {"constant", "cosine"}, default="constant"
+        Schedule; "cosine" falls to zero at the end of `max_iter` epochs.
+    learning_rate_init : "auto" or float, default="auto"
+        Learning rate of the first step. "auto" is 0.001 for adam, adamw and rmsprop, 0.01 for sgd
+        and 1 for adadelta.
+    batch_size : int, default=64
+        Rows per step. The last step of an epoch takes what is left.
+    max_iter : int, default=100
+        Number of epochs, that is passes over the data, if nothing stops training before.
+    early_stopping : bool, default=False
+        Whether to hold out rows, stop when their loss no longer falls and return the weights for
+        which it was lowest. If False, the training loss decides when to stop and the last weights
+        are returned.
+    validation_fraction : float, default=0.1
+        Share of the rows to hold out for early stopping.
+    n_iter_no_change : int, default=10
+        Training stops after this many epochs in a row without progress.
+    tol : float, default=1e-4
+        Progress is a loss lower than the best one by more than this share of it.
+    shuffle : bool, default=True
+        Whether to take the rows in a new order in every epoch.
+    warm_start : bool, default=False
+        Whether `fit` continues from the weights of the previous fit.
+    precision : {"float32", "bf16"}, default="float32"
+        Precision of the matrix products of training. "bf16" is faster on hardware that has it and
+        on large layers. Weights are float32 either way, and results have the precision of X.
+    device : str, default="auto"
+        Where to train and transform: "cpu", "cuda", "cuda:1", "mps", or "auto", which takes a CUDA
+        device if there is one and a step is at least 2**24 multiply-adds (`batch_size` times the
+        number of weights).
+    random_state : int, RandomState instance or None, default=None
+        Determines the initial weights, the held-out rows, the order of rows and dropout. Torch's
+        global random state is not touched. Pass an int for the same model in every call on the
+        same machine.
+    verbose : bool, default=False
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The trained network, on the CPU and in evaluation mode. Its children `encoder` and
+        `decoder` can be used on their own.
+    n_components_ : int
+        Length of the code.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of X, if it had any that are all strings.
+    n_iter_ : int
+        Number of epochs trained.
+    loss_curve_ : list of float
+        Mean loss of each epoch over its batches, each before its step.
+    validation_loss_curve_ : list of float or None
+        Mean loss of the held-out rows after each epoch; None without early stopping.
+    best_loss_ : float
+        Lowest validation loss with early stopping (that of the initial weights counts),
+        otherwise lowest training loss.
+    device_ : str
+        Device of the training.
+
+    See Also
+    --------
+    sklearn.decomposition.PCA : The best linear code.
+    sklearn.neural_network.MLPRegressor : Supervised networks with the same parameters.
+
+    Notes
+    -----
+    Scale the features first, for example with `StandardScaler`: the squared error weighs a
+    feature by its variance, and training expects values of the order of one.
+
+    References
+    ----------
+    Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural networks",
+    Science 313 (2006).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skae import AutoencoderTransformer
+    >>> X, _ = load_iris(return_X_y=True)
+    >>> model = make_pipeline(StandardScaler(), AutoencoderTransformer(2, random_state=0))
+    >>> codes = model.fit_transform(X)
+    >>> codes.shape
+    (150, 2)
+    >>> model.inverse_transform(codes).shape
+    (150, 4)
+    """
+
+    def __init__(
+        self,
+        n_components: int | float = 0.9,
+        *,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str = "relu",
+        loss: Literal["squared_error", "bernoulli"] = "squared_error",
+        output_activation: str = "auto",
+        dropout: float = 0.0,
+        alpha: float = 0.0,
+        solver: Literal["adam", "adamw", "sgd", "adadelta", "rmsprop"] = "adam",
+        learning_rate: Literal["constant", "cosine"] = "constant",
+        learning_rate_init: float | Literal["auto"] = "auto",
+        batch_size: int = 64,
+        max_iter: int = 100,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        shuffle: bool = True,
+        warm_start: bool = False,
+        precision: Literal["float32", "bf16"] = "float32",
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.n_components = n_components
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.loss = loss
+        self.output_activation = output_activation
+        self.dropout = dropout
+        self.alpha = alpha
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.shuffle = shuffle
+        self.warm_start = warm_start
+        self.precision = precision
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _build_module(self, n_features: int, n_components: int) -> Autoencoder:
+        sizes = [n_features, *layer_sizes(self.hidden_layer_sizes), n_components]
+        return Autoencoder(
+            dense(sizes, self.activation, self.dropout),
+            dense(sizes[::-1], self.activation, self.dropout),
+            self.loss,
+            self.output_activation,
+        )

@@ -1,0 +1,571 @@
+"""What every autoencoder shares: fit, partial_fit, transform and their relatives, once."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import repeat
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    clone,
+)
+from sklearn.callback import CallbackContext, CallbackSupportMixin, with_callbacks
+from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from skae._device import is_available, private_random_state, resolve_device, to_tensor
+from skae._losses import LOSSES, check_support
+from skae._sklearn_compat import Interval, StrOptions, _check_sample_weight
+from skae._training import (
+    LEARNING_RATE_INIT,
+    LEARNING_RATES,
+    SOLVERS,
+    History,
+    Rows,
+    TrainableModule,
+    check_finite,
+    in_batches,
+    make_optimizer,
+    optimizer_arrays,
+    restore_optimizer,
+    train,
+    train_epoch,
+)
+from skae.networks import ACTIVATIONS
+
+CPU = torch.device("cpu")
+FLOATS = (np.float64, np.float32)
+TORCH_DTYPE = {"float64": torch.float64, "float32": torch.float32}
+
+# Multiply-adds of one training step (rows times weights) from which an accelerator pays. A step
+# of a small network costs a GPU about 0.5 ms of kernel launches, whatever its size; in that time
+# a few CPU cores do about this much arithmetic.
+LARGE_STEP = 2**24
+
+
+class BaseAutoencoder(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC
+):
+    """Everything about an autoencoder but its constructor and its model."""
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="neither"),
+        ],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "loss": [StrOptions(set(LOSSES))],
+        "output_activation": [StrOptions({"auto", *ACTIVATIONS})],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "solver": [StrOptions(set(SOLVERS))],
+        "learning_rate": [StrOptions(set(LEARNING_RATES))],
+        "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "shuffle": ["boolean"],
+        "warm_start": ["boolean"],
+        "precision": [StrOptions({"float32", "bf16"})],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    @abstractmethod
+    def _build_module(self, n_features: int, n_components: int) -> TrainableModule:
+        """Build the model with random weights, on the CPU.
+
+        Beside ``loss(x)`` its methods are ``encode(x)``, ``decode(z)``, ``reconstruct(x)`` and
+        ``elementwise_loss(x)``, which has the shape of x.
+        """
+
+    @with_callbacks
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn to encode and decode the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data, at least two rows.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows; a row of weight zero counts as absent.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. If fitting fails or is interrupted, an earlier fit stays as it
+            was.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is not valid, or if training diverges.
+        """
+        self._check_parameters()
+        context = self._init_callback_context(max_subtasks=self.max_iter)
+        with unchanged_on_failure(self):
+            self._fit(X, sample_weight, context)
+        return self
+
+    def partial_fit(
+        self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Pass once over the rows of X, starting from the current weights.
+
+        The solver keeps its memory from one call to the next, and the learning rate stays at
+        `learning_rate_init`. Nothing is held out: `max_iter`, `tol` and the parameters of early
+        stopping have no say here.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Some of the training data. On the first call, a fractional `n_components` is resolved
+            on these rows.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. If the pass fails, the estimator stays as it was.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is not valid, or if training diverges.
+        """
+        self._check_parameters()
+        with unchanged_on_failure(self):
+            self._partial_fit(X, sample_weight)
+        return self
+
+    def transform(self, X: ArrayLike) -> Any:
+        """Encode the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components_)
+            Codes, in the dtype of X. `set_output` turns them into a DataFrame.
+        """
+        return self._apply("encode", self._validate_rows(X))
+
+    def inverse_transform(self, Z: ArrayLike) -> np.ndarray:
+        """Decode codes.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_components_)
+            Codes, as `transform` returns them.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features_in_)
+            Reconstructions, in the dtype of Z.
+        """
+        check_is_fitted(self)
+        codes = check_array(Z, dtype=FLOATS, input_name="Z", estimator=self)
+        if codes.shape[1] != self.n_components_:
+            raise ValueError(
+                f"Z has {codes.shape[1]} columns, but {type(self).__name__} has codes of "
+                f"n_components_={self.n_components_}; pass what transform returns."
+            )
+        return self._apply("decode", codes)
+
+    def reconstruct(self, X: ArrayLike) -> np.ndarray:
+        """Encode and decode the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        X_reconstructed : ndarray of shape (n_samples, n_features)
+            What is left of X after the code, in its dtype.
+        """
+        return self._apply("reconstruct", self._validate_rows(X))
+
+    def reconstruction_error(self, X: ArrayLike, per_feature: bool = False) -> np.ndarray:
+        """Loss of the reconstruction of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        per_feature : bool, default=False
+            Whether to give the loss of every cell instead of its mean over the features.
+
+        Returns
+        -------
+        error : ndarray of shape (n_samples,) or (n_samples, n_features)
+            In the unit of `loss`: squared units of X for "squared_error", nats for "bernoulli".
+        """
+        rows = self._validate_rows(X)
+        check_support(rows, self._recipe["loss"], getattr(self, "feature_names_in_", None))
+        return self._apply("elementwise_loss" if per_feature else "loss", rows)
+
+    def score_samples(self, X: ArrayLike) -> np.ndarray:
+        """Minus the loss of each row; the higher, the more the row is like the training data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        score : ndarray of shape (n_samples,)
+            Minus `reconstruction_error`.
+        """
+        return -self.reconstruction_error(X)
+
+    def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
+        """Mean of `score_samples`, so that a grid search looks for a small loss.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            Minus the mean loss.
+        """
+        scores = self.score_samples(X)
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, scores[:, np.newaxis])
+        return float(np.average(scores, weights=weights))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Replace the module by its weights as arrays, which any machine and reader can load."""
+        state = dict(super().__getstate__())  # object's is the live __dict__
+        if "module_" in state:
+            module = state.pop("module_")
+            state["_weights"] = {name: w.numpy() for name, w in module.state_dict().items()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuild the module from the parameters of its fit."""
+        state = dict(state)
+        weights = state.pop("_weights", None)
+        super().__setstate__(state)
+        if weights is not None:
+            fitted = type(self)(**self._recipe)
+            with torch.device("meta"):  # no memory, no random numbers
+                module = fitted._build_module(self.n_features_in_, self.n_components_)
+            tensors = {name: to_tensor(array, CPU) for name, array in weights.items()}
+            module.load_state_dict(tensors, assign=True)
+            self.module_ = module.eval()
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components_
+
+    def _check_parameters(self) -> None:
+        self._validate_params()
+        if isinstance(self.n_components, bool):
+            raise ValueError(
+                f"n_components={self.n_components} is a bool; use a number of components, or a "
+                "share of variance between 0 and 1."
+            )
+        if self.loss == "bernoulli" and self.output_activation not in ("auto", "logistic"):
+            raise ValueError(
+                f"output_activation={self.output_activation!r} cannot give the probabilities "
+                "that loss='bernoulli' compares; use output_activation='auto'."
+            )
+        resolve_device(self.device, large=False)  # a wrong name is known before any work
+
+    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None, context: CallbackContext) -> None:
+        X, weights = self._validate_training_data(X, sample_weight, reset=True, min_rows=2)
+        continued = self.warm_start and hasattr(self, "module_")
+        building_seed, training_seed = self._draw_seeds(self.n_iter_ if continued else 0)
+        with private_random_state(building_seed, CPU):
+            rows, validation_rows = self._split(to_rows(X, weights))
+            module, n_components = self._start(rows, continued)
+        device = self._resolve_device(module)
+        loss_curves = (self.loss_curve_, self.validation_loss_curve_) if continued else ([], None)
+
+        def fitted_attributes(history: History) -> dict[str, Any]:
+            return self._fitted_attributes(module, n_components, device, loss_curves, history)
+
+        with (
+            private_random_state(training_seed, device),
+            EpochReporter(self, context, X, sample_weight, fitted_attributes) as reporter,
+        ):
+            history = train(
+                module.to(device),
+                rows.to(device),
+                None if validation_rows is None else validation_rows.to(device),
+                solver=self.solver,
+                learning_rate=self.learning_rate,
+                learning_rate_init=self._learning_rate_init(),
+                alpha=self.alpha,
+                batch_size=self.batch_size,
+                max_iter=self.max_iter,
+                tol=self.tol,
+                n_iter_no_change=self.n_iter_no_change,
+                shuffle=self.shuffle,
+                precision=self.precision,
+                observer=reporter,
+            )
+            self.__dict__.update(fitted_attributes(history))
+
+    def _partial_fit(self, X: Any, sample_weight: ArrayLike | None) -> None:
+        continued = hasattr(self, "module_")
+        X, weights = self._validate_training_data(X, sample_weight, reset=not continued, min_rows=1)
+        rows = to_rows(X, weights)
+        building_seed, training_seed = self._draw_seeds(self.n_iter_ if continued else 0)
+        with private_random_state(building_seed, CPU):
+            module, n_components = self._start(rows, continued)
+        device = self._resolve_device(module)
+        loss_curves = (self.loss_curve_, self.validation_loss_curve_) if continued else ([], None)
+
+        with private_random_state(training_seed, device):
+            module.to(device)
+            optimizer = make_optimizer(module, self.solver, self._learning_rate_init(), self.alpha)
+            memory_of, memory = getattr(self, "_optimizer_memory", (None, []))
+            if memory_of == self.solver:
+                restore_optimizer(optimizer, memory)
+            loss = train_epoch(
+                module,
+                rows.to(device),
+                optimizer,
+                repeat(self._learning_rate_init()),
+                batch_size=self.batch_size,
+                shuffle=self.shuffle,
+                precision=self.precision,
+            )
+        check_finite(module, loss, epoch=len(loss_curves[0]) + 1)
+        best_loss = min(loss, self.best_loss_) if continued else loss
+        history = History(loss_curve=[loss], best_loss=best_loss)
+        self.__dict__.update(
+            self._fitted_attributes(module, n_components, device, loss_curves, history)
+        )
+        self._optimizer_memory = (self.solver, optimizer_arrays(optimizer))
+
+    def _validate_training_data(
+        self, X: ArrayLike, sample_weight: ArrayLike | None, *, reset: bool, min_rows: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        rows = validate_data(self, X, dtype=FLOATS, reset=reset, ensure_min_samples=min_rows)
+        check_support(rows, self.loss, getattr(self, "feature_names_in_", None))
+        if sample_weight is None:
+            return rows, None
+        weights = _check_sample_weight(
+            sample_weight, rows, dtype=np.float64, ensure_non_negative=True
+        )
+        n_rows = np.count_nonzero(weights)
+        if n_rows < min_rows:
+            raise ValueError(
+                f"sample_weight leaves {n_rows} row of positive weight; at least {min_rows} are "
+                "needed."
+            )
+        return rows, weights
+
+    def _validate_rows(self, X: ArrayLike) -> np.ndarray:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=FLOATS, reset=False)
+
+    def _draw_seeds(self, n_passes: int) -> tuple[int, int]:
+        """Seeds for building and for training, new ones after every pass over data."""
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        building, training = np.random.SeedSequence((seed, n_passes)).generate_state(2)
+        return int(building), int(training)
+
+    def _split(self, rows: Rows) -> tuple[Rows, Rows | None]:
+        """Hold out rows for early stopping."""
+        if not self.early_stopping:
+            return rows, None
+        n_validation = max(1, round(self.validation_fraction * len(rows)))
+        if n_validation >= len(rows):
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} of {len(rows)} rows leaves none "
+                "to train on; use a smaller fraction or early_stopping=False."
+            )
+        held_out, kept = torch.randperm(len(rows)).split([n_validation, len(rows) - n_validation])
+        return rows.take(kept), rows.take(held_out)
+
+    def _start(self, rows: Rows, continued: bool) -> tuple[TrainableModule, int]:
+        """Build the module to train, a new one or a copy of the fitted one."""
+        X = rows.tensors[0]
+        if isinstance(self.n_components, Integral):
+            n_components = int(self.n_components)
+        elif continued:
+            n_components = self.n_components_
+        else:
+            n_components = n_components_for_share(X, rows.weights, self.n_components)
+        module = self._build_module(X.shape[1], n_components)
+        if continued:
+            try:
+                module.load_state_dict(self.module_.state_dict())
+            except RuntimeError as error:
+                raise ValueError(
+                    "The fitted weights cannot be continued, because the network has another "
+                    f"shape now: {X.shape[1]} features, n_components={n_components}, "
+                    f"hidden_layer_sizes={self.hidden_layer_sizes}. Set these back, or start "
+                    "anew with a clone of the estimator or with warm_start=False."
+                ) from error
+        return module, n_components
+
+    def _resolve_device(self, module: TrainableModule) -> torch.device:
+        n_weights = sum(weights.numel() for weights in module.parameters())
+        return resolve_device(self.device, large=self.batch_size * n_weights >= LARGE_STEP)
+
+    def _learning_rate_init(self) -> float:
+        if self.learning_rate_init == "auto":
+            return LEARNING_RATE_INIT[self.solver]
+        return self.learning_rate_init
+
+    def _fitted_attributes(
+        self,
+        module: TrainableModule,
+        n_components: int,
+        device: torch.device,
+        loss_curves: tuple[list[float], list[float] | None],
+        history: History,
+    ) -> dict[str, Any]:
+        """Give what `fit` leaves on the estimator, as if training had stopped here."""
+        module = copy.deepcopy(module)
+        if history.best_state is not None:
+            module.load_state_dict(history.best_state)
+        loss_curve = loss_curves[0] + history.loss_curve
+        validation_loss_curve = loss_curves[1]
+        if history.validation_loss_curve:
+            validation_loss_curve = (loss_curves[1] or []) + history.validation_loss_curve
+        return {
+            "module_": module.to(CPU).eval(),
+            "n_components_": n_components,
+            "device_": str(device),
+            "n_iter_": len(loss_curve),
+            "loss_curve_": loss_curve,
+            "validation_loss_curve_": validation_loss_curve,
+            "best_loss_": history.best_loss,
+            "_recipe": clone(self).get_params(deep=False),
+            "_optimizer_memory": (None, []),
+        }
+
+    def _apply(self, method: str, X: np.ndarray) -> np.ndarray:
+        """Apply a method of the fitted module to rows, in their dtype."""
+        device, dtype = torch.device(self.device_), TORCH_DTYPE[X.dtype.name]
+        if not is_available(device) or (device.type == "mps" and dtype == torch.float64):
+            device = CPU
+        module = self.module_
+        if device != CPU or dtype != torch.float32:
+            module = copy.deepcopy(module).to(device, dtype)
+        return in_batches(getattr(module, method), X, device)
+
+
+def n_components_for_share(X: Tensor, weights: Tensor | None, share: float) -> int:
+    X = X.double()
+    w = torch.ones(len(X), dtype=X.dtype) if weights is None else weights.double()
+    X = X - (w @ X) / w.sum()
+    variances = torch.linalg.svdvals(X * w.sqrt()[:, None]).square()
+    shares = variances.cumsum(0) / variances.sum()
+    return int((shares < share).sum()) + 1
+
+
+class EpochReporter:
+    """Tells scikit-learn's callbacks and the progress bar about epochs."""
+
+    def __init__(
+        self,
+        estimator: BaseAutoencoder,
+        context: CallbackContext,
+        X: np.ndarray,
+        sample_weight: ArrayLike | None,
+        fitted_attributes: Callable[[History], dict[str, Any]],
+    ) -> None:
+        # An autoencoder's target is its input: a scorer that wants y is given X.
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        self.task = {"estimator": estimator, "X": X, "y": X, "metadata": metadata}
+        self.context = context
+        self.fitted_attributes = fitted_attributes
+        self.bar = tqdm(
+            desc=type(estimator).__name__,
+            total=estimator.max_iter,
+            unit="epoch",
+            disable=not estimator.verbose,
+        )
+
+    def __enter__(self) -> Self:
+        self.context.call_on_fit_task_begin(**self.task)
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.bar.close()
+        if error is None:
+            # By now the estimator itself is fitted: nothing is to be added to a copy of it.
+            self.context.call_on_fit_task_end(**self.task, reconstruction_attributes={})
+
+    def epoch_begins(self) -> None:
+        """Open the task of an epoch."""
+        self.epoch = self.context.subcontext(task_name="epoch")
+        self.epoch.call_on_fit_task_begin(**self.task)
+
+    def epoch_ends(self, history: History) -> bool:
+        """Close the task of an epoch; True if a callback wants to stop."""
+        loss = (history.validation_loss_curve or history.loss_curve)[-1]
+        self.bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+        self.bar.update()
+        return self.epoch.call_on_fit_task_end(
+            **self.task, reconstruction_attributes=lambda: self.fitted_attributes(history)
+        )
+
+
+def to_rows(X: np.ndarray, weights: np.ndarray | None) -> Rows:
+    """Turn a table into float32 tensors, without its rows of weight zero."""
+    rows = Rows((to_tensor(X, CPU, torch.float32),))
+    if weights is None:
+        return rows
+    chosen = torch.from_numpy(np.flatnonzero(weights))
+    positive = weights[weights > 0.0]
+    return Rows(rows.take(chosen).tensors, torch.from_numpy(positive / positive.mean()).float())
+
+
+@contextmanager
+def unchanged_on_failure(estimator: BaseEstimator) -> Iterator[None]:
+    """Take back what the block did to the estimator if it fails or is interrupted."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__.clear()
+        estimator.__dict__.update(before)
+        raise

@@ -1,0 +1,350 @@
+"""The training loop and batched inference.
+
+Both know tensors and one module; neither knows a model or an estimator.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import repeat
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skae._device import to_tensor
+
+
+class TrainableModule(nn.Module):
+    """A network that owns its loss."""
+
+    loss: Callable[..., Tensor]
+    """Takes the tensors of a batch of rows and gives the loss of each row, (batch,)."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to train on."""
+
+    tensors: tuple[Tensor, ...]
+    """The arguments of ``module.loss``, aligned along their first axis."""
+
+    weights: Tensor | None = None
+    """Weights of mean one."""
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.tensors[0].device
+
+    def to(self, device: torch.device) -> Rows:
+        """Put the rows on a device."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def take(self, index: Tensor | slice) -> Rows:
+        """Choose rows by their numbers (copied) or by a slice (not copied)."""
+        if isinstance(index, slice):
+            return self._map(lambda tensor: tensor[index])
+        return self._map(lambda tensor: tensor.index_select(0, index))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Rows:
+        weights = None if self.weights is None else function(self.weights)
+        return Rows(tuple(function(tensor) for tensor in self.tensors), weights)
+
+
+SOLVERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adadelta": partial(torch.optim.Adadelta, foreach=True),
+    "adam": partial(torch.optim.Adam, fused=True),
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "rmsprop": partial(torch.optim.RMSprop, foreach=True),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True),
+}
+
+# Adadelta's steps have the size of the weights themselves, hence the factor of one (Zeiler 2012).
+LEARNING_RATE_INIT = {"adadelta": 1.0, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "sgd": 1e-2}
+
+
+def constant(learning_rate_init: float, n_steps: int) -> Iterator[float]:
+    """Yield the same learning rate for every step."""
+    return repeat(learning_rate_init)
+
+
+def cosine(learning_rate_init: float, n_steps: int) -> Iterator[float]:
+    """Yield rates that fall to zero along half a cosine (Loshchilov & Hutter 2017)."""
+    for step in range(n_steps):
+        yield learning_rate_init * (1.0 + math.cos(math.pi * step / n_steps)) / 2.0
+
+
+LEARNING_RATES: dict[str, Callable[[float, int], Iterator[float]]] = {
+    "constant": constant,
+    "cosine": cosine,
+}
+
+# Rows that go through the network together at inference: enough to keep a core busy, few enough
+# that the widest layer stays in its cache.
+INFERENCE_BATCH_SIZE = 4096
+
+
+@dataclass
+class History:
+    """What training left behind besides the weights."""
+
+    loss_curve: list[float] = field(default_factory=list)
+    """Mean loss of each epoch's batches, as they were when they were trained on."""
+
+    validation_loss_curve: list[float] = field(default_factory=list)
+    """Mean validation loss after each epoch; empty without validation rows."""
+
+    best_loss: float = math.inf
+    """Lowest monitored loss: the validation loss if there is one, otherwise the training loss."""
+
+    best_state: dict[str, Tensor] | None = None
+    """The weights that had the lowest validation loss."""
+
+
+class Observer(Protocol):
+    """Sees every epoch, and may stop the training."""
+
+    def epoch_begins(self) -> None:
+        """Take note that an epoch begins."""
+
+    def epoch_ends(self, history: History) -> bool:
+        """Take note that an epoch has ended; True stops the training."""
+
+
+def make_optimizer(
+    module: TrainableModule, solver: str, learning_rate_init: float, alpha: float
+) -> torch.optim.Optimizer:
+    """Build the optimizer of a module; `alpha` decays matrices and leaves biases alone."""
+    matrices = [weights for weights in module.parameters() if weights.ndim > 1]
+    vectors = [weights for weights in module.parameters() if weights.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": alpha}, {"params": vectors, "weight_decay": 0.0}]
+    return SOLVERS[solver]([group for group in groups if group["params"]], lr=learning_rate_init)
+
+
+def optimizer_arrays(optimizer: torch.optim.Optimizer) -> list[dict[str, np.ndarray]]:
+    """Copy the optimizer's memory (moments, step counts) of each weight into arrays."""
+    state = optimizer.state_dict()["state"]
+    return [
+        {name: value.cpu().numpy() for name, value in state[index].items()}
+        for index in sorted(state)
+    ]
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, arrays: list[dict[str, np.ndarray]]
+) -> None:
+    """Give an optimizer the memory that `optimizer_arrays` copied."""
+    state = optimizer.state_dict()
+    state["state"] = {
+        index: {name: torch.from_numpy(array.copy()) for name, array in memory.items()}
+        for index, memory in enumerate(arrays)
+    }
+    optimizer.load_state_dict(state)
+
+
+def train(
+    module: TrainableModule,
+    rows: Rows,
+    validation_rows: Rows | None,
+    *,
+    solver: str,
+    learning_rate: str,
+    learning_rate_init: float,
+    alpha: float,
+    batch_size: int,
+    max_iter: int,
+    tol: float,
+    n_iter_no_change: int,
+    shuffle: bool,
+    precision: str,
+    observer: Observer,
+) -> History:
+    """Minimise the mean of ``module.loss`` over the rows, epoch by epoch.
+
+    Parameters
+    ----------
+    module : nn.Module
+        ``module.loss(*batch)`` is the loss of each row of a batch. Trained in place.
+    rows : Rows
+        Training data, on the module's device.
+    validation_rows : Rows or None
+        Data whose loss is monitored instead of the training loss. The weights with the lowest
+        validation loss, those before the first epoch included, are restored at the end.
+    solver, learning_rate : str
+        Keys of `SOLVERS` and `LEARNING_RATES`.
+    learning_rate_init, alpha : float
+        Learning rate of the first step; weight decay.
+    batch_size, max_iter : int
+        Rows per step, where the last step of an epoch takes what is left; number of epochs.
+    tol, n_iter_no_change : float, int
+        Stop after `n_iter_no_change` epochs in a row that did not lower the monitored loss by
+        the share `tol` of its best value.
+    shuffle : bool
+        Whether every epoch takes the rows in a new order.
+    precision : {"float32", "bf16"}
+        Of matrix products. Weights and sums are float32 either way.
+    observer : Observer
+        Told of every epoch.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    ValueError
+        If the loss or a weight becomes infinite or NaN.
+    """
+    optimizer = make_optimizer(module, solver, learning_rate_init, alpha)
+    n_steps = max_iter * math.ceil(len(rows) / batch_size)
+    rates = LEARNING_RATES[learning_rate](learning_rate_init, n_steps)
+    history = History()
+    if validation_rows is not None:
+        history.best_loss = mean_loss(module, validation_rows)
+        history.best_state = copy.deepcopy(module.state_dict())
+    n_idle = 0
+
+    for epoch in range(1, max_iter + 1):
+        observer.epoch_begins()
+        loss = train_epoch(
+            module,
+            rows,
+            optimizer,
+            rates,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            precision=precision,
+        )
+        history.loss_curve.append(loss)
+        if validation_rows is not None:
+            loss = mean_loss(module, validation_rows)
+            history.validation_loss_curve.append(loss)
+        check_finite(module, loss, epoch)
+
+        n_idle = 0 if is_gain(loss, history.best_loss, tol) else n_idle + 1
+        if loss < history.best_loss:
+            history.best_loss = loss
+            if validation_rows is not None:
+                history.best_state = copy.deepcopy(module.state_dict())
+        if observer.epoch_ends(history) or n_idle >= n_iter_no_change:
+            break
+
+    if history.best_state is not None:
+        module.load_state_dict(history.best_state)
+    return history
+
+
+def train_epoch(
+    module: TrainableModule,
+    rows: Rows,
+    optimizer: torch.optim.Optimizer,
+    rates: Iterator[float],
+    *,
+    batch_size: int,
+    shuffle: bool,
+    precision: str,
+) -> float:
+    """Pass over the rows once, in steps of `batch_size`, and return the mean loss.
+
+    The loss of a batch is that before its step. It stays on the device until the epoch ends,
+    because reading it back would make the host wait for every step.
+    """
+    total = torch.zeros((), device=rows.device)
+    module.train()
+    for batch in batches(rows, batch_size, shuffle):
+        with products(precision, rows.device):
+            losses = weighted_losses(module, batch)
+        rate = next(rates)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        losses.mean().backward()
+        optimizer.step()
+        total += losses.detach().sum()
+    return total.item() / len(rows)
+
+
+def batches(rows: Rows, batch_size: int, shuffle: bool) -> Iterator[Rows]:
+    """Yield the rows in batches; the last one takes what is left."""
+    if batch_size >= len(rows):
+        yield rows
+    elif shuffle:
+        order = torch.randperm(len(rows), device=rows.device)
+        yield from map(rows.take, order.split(batch_size))
+    else:
+        for start in range(0, len(rows), batch_size):
+            yield rows.take(slice(start, start + batch_size))
+
+
+def weighted_losses(module: TrainableModule, batch: Rows) -> Tensor:
+    """Loss of each row times its weight."""
+    losses = module.loss(*batch.tensors)  # (batch,)
+    return losses if batch.weights is None else losses * batch.weights
+
+
+def products(precision: str, device: torch.device) -> AbstractContextManager:
+    """Context in which matrix products have the given precision."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def mean_loss(module: TrainableModule, rows: Rows) -> float:
+    """Mean loss of the rows in inference mode."""
+    total = torch.zeros((), device=rows.device)
+    module.eval()
+    with torch.inference_mode():
+        for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False):
+            total += weighted_losses(module, batch).sum()
+    return total.item() / len(rows)
+
+
+def is_gain(loss: float, best_loss: float, tol: float) -> bool:
+    """Whether a loss is lower than the best one by more than the share `tol` of it."""
+    return not math.isfinite(best_loss) or loss < best_loss - tol * abs(best_loss)
+
+
+def check_finite(module: TrainableModule, loss: float, epoch: int) -> None:
+    """Raise a ValueError if the loss of an epoch or the weights after it are not finite."""
+    if math.isfinite(loss) and all(weights.isfinite().all() for weights in module.parameters()):
+        return
+    raise ValueError(
+        f"Training diverged in epoch {epoch}: the loss is {loss}, and weights may have become "
+        "infinite or NaN. Scale the features, for example with StandardScaler, or lower "
+        "learning_rate_init."
+    )
+
+
+def in_batches(
+    function: Callable[[Tensor], Tensor], X: np.ndarray, device: torch.device
+) -> np.ndarray:
+    """Apply a function of row batches to an array of any length in bounded memory.
+
+    Parameters
+    ----------
+    function : callable
+        Maps a tensor (batch, ...) on `device` to one of the same dtype, row by row.
+    X : ndarray of shape (n_rows, n_columns)
+    device : torch.device
+
+    Returns
+    -------
+    ndarray
+        The results of all rows.
+    """
+    with torch.inference_mode():
+        results = [
+            function(to_tensor(X[start : start + INFERENCE_BATCH_SIZE], device)).cpu().numpy()
+            for start in range(0, len(X), INFERENCE_BATCH_SIZE)
+        ]
+    return results[0] if len(results) == 1 else np.concatenate(results)
