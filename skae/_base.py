@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from skae._device import is_available, private_random_state, resolve_device, to_tensor
 from skae._losses import LOSSES, check_support
-from skae._sklearn_compat import Interval, StrOptions, _check_sample_weight
+from skae._sklearn_compat import Interval, RealNotInt, StrOptions, _check_sample_weight
 from skae._training import (
     LEARNING_RATE_INIT,
     LEARNING_RATES,
@@ -63,7 +63,7 @@ class BaseAutoencoder(
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "n_components": [
             Interval(Integral, 1, None, closed="left"),
-            Interval(Real, 0, 1, closed="neither"),
+            Interval(RealNotInt, 0, 1, closed="neither"),
         ],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],

@@ -1,5 +1,10 @@
+import os
+
 import pytest
 import torch
+
+# scikit-learn skips its checks of array API input without it.
+os.environ["SCIPY_ARRAY_API"] = "1"
 
 # The networks of the tests are so small that a second thread costs more than it gives.
 torch.set_num_threads(1)
@@ -9,5 +14,5 @@ def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         skip = pytest.mark.skip(reason="needs a CUDA device")
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):
                 item.add_marker(skip)

@@ -1,0 +1,69 @@
+"""The same on a CUDA device as on the CPU."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skae import AutoencoderTransformer
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def X():
+    return np.random.default_rng(0).normal(size=(500, 20)) @ np.diag(np.linspace(0.1, 2, 20))
+
+
+def fit(X, device, **parameters):
+    return AutoencoderTransformer(
+        4, hidden_layer_sizes=(32,), max_iter=5, device=device, random_state=0, **parameters
+    ).fit(X)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_cuda_learns_what_the_cpu_learns(X, dtype, early_stopping):
+    # The order of rows differs between devices; full batches do not have one.
+    parameters = {"batch_size": 500, "early_stopping": early_stopping}
+    cpu, cuda = (fit(X.astype(dtype), device, **parameters) for device in ("cpu", "cuda"))
+    assert cuda.device_ == "cuda"
+    assert {w.device.type for w in cuda.module_.parameters()} == {"cpu"}
+    assert_allclose(cuda.loss_curve_, cpu.loss_curve_, rtol=1e-3)
+    assert cuda.transform(X.astype(dtype)).dtype == dtype
+    assert_allclose(cuda.score_samples(X), cpu.score_samples(X), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("solver", ["adam", "adamw", "sgd", "adadelta", "rmsprop"])
+def test_every_solver_and_partial_fit_run_on_cuda(X, solver):
+    estimator = fit(X, "cuda", solver=solver, dropout=0.1)
+    estimator.partial_fit(X).partial_fit(X, sample_weight=np.ones(len(X)))
+    assert estimator.n_iter_ == 7
+    assert np.isfinite(estimator.score(X))
+
+
+def test_bf16_runs_on_cuda(X):
+    assert np.isfinite(fit(X, "cuda", precision="bf16").score(X))
+
+
+def test_refit_on_cuda_equals_first_fit_and_touches_no_global_state(X):
+    before = torch.cuda.get_rng_state(), torch.random.get_rng_state()
+    first, second = fit(X, "cuda").transform(X), fit(X, "cuda").transform(X)
+    assert_array_equal(first, second)
+    assert_array_equal(torch.cuda.get_rng_state(), before[0])
+    assert_array_equal(torch.random.get_rng_state(), before[1])
+
+
+def test_auto_takes_cuda_for_large_steps(X):
+    assert fit(X, "auto").device_ == "cpu"
+    large = AutoencoderTransformer(4, hidden_layer_sizes=(4096, 4096), max_iter=1, random_state=0)
+    assert large.fit(X).device_ == "cuda"
+
+
+def test_pickles_from_cuda_hold_arrays_only(X):
+    estimator = fit(X, "cuda")
+    data = pickle.dumps(estimator)
+    assert b"torch" not in data
+    assert_array_equal(pickle.loads(data).transform(X), estimator.transform(X))
