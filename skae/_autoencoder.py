@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from skae._base import BaseAutoencoder
 from skae._losses import LOSSES
 from skae._training import TrainableModule
-from skae.networks import ACTIVATIONS, dense, layer_sizes
+from skae.networks import ACTIVATIONS, Network, dense_network
 
 
 class Autoencoder(TrainableModule):
@@ -76,6 +76,12 @@ class AutoencoderTransformer(BaseAutoencoder):
     hidden_layer_sizes : int or sequence of int, default=(100,)
         Units of each hidden layer of the encoder; the decoder mirrors them. With ``()`` both are
         one linear layer.
+    network : callable, default=None
+        Architecture. None is the dense network that `hidden_layer_sizes`, `activation` and
+        `dropout` describe. Otherwise one of `skae.networks`, or any callable
+        ``(n_features, n_components) -> (encoder, decoder)`` that returns two `torch.nn.Module`, of
+        (batch, n_features) -> (batch, n_components) and back; the three parameters of the dense
+        network then stay at their defaults. A callable must be picklable if the estimator is to be.
     activation : {"relu", "tanh", "logistic", "identity", "gelu", "silu", "elu", "selu"}, \
             default="relu"
         Activation of the hidden layers. The code itself has none.
@@ -190,6 +196,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         *,
         hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: str = "relu",
+        network: Network | None = None,
         loss: Literal["squared_error", "bernoulli"] = "squared_error",
         output_activation: str = "auto",
         dropout: float = 0.0,
@@ -213,6 +220,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.network = network
         self.loss = loss
         self.output_activation = output_activation
         self.dropout = dropout
@@ -234,10 +242,14 @@ class AutoencoderTransformer(BaseAutoencoder):
         self.verbose = verbose
 
     def _build_module(self, n_features: int, n_components: int) -> Autoencoder:
-        sizes = [n_features, *layer_sizes(self.hidden_layer_sizes), n_components]
-        return Autoencoder(
-            dense(sizes, self.activation, self.dropout),
-            dense(sizes[::-1], self.activation, self.dropout),
-            self.loss,
-            self.output_activation,
-        )
+        if self.network is not None:
+            encoder, decoder = self.network(n_features, n_components)
+        else:
+            encoder, decoder = dense_network(
+                n_features,
+                n_components,
+                hidden_layer_sizes=self.hidden_layer_sizes,
+                activation=self.activation,
+                dropout=self.dropout,
+            )
+        return Autoencoder(encoder, decoder, self.loss, self.output_activation)

@@ -67,6 +67,7 @@ class BaseAutoencoder(
         ],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "network": [callable, None],
         "loss": [StrOptions(set(LOSSES))],
         "output_activation": [StrOptions({"auto", *ACTIVATIONS})],
         "dropout": [Interval(Real, 0, 1, closed="left")],

@@ -5,7 +5,8 @@ from numpy.testing import assert_allclose
 from scipy.special import erf, expit
 from torch import nn
 
-from skae.networks import ACTIVATIONS, dense, layer_sizes
+from skae.networks import ACTIVATIONS
+from skae.networks._dense import dense, layer_sizes
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. 2017
 

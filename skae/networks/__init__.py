@@ -1,5 +1,14 @@
-"""Builders of encoders and decoders."""
+"""Architectures: builders of encoders and decoders.
 
-from skae.networks._dense import ACTIVATIONS, dense, layer_sizes
+An architecture is a callable ``(n_features, n_components) -> (encoder, decoder)``.
+"""
 
-__all__ = ["ACTIVATIONS", "dense", "layer_sizes"]
+from collections.abc import Callable
+
+from torch import nn
+
+from skae.networks._dense import ACTIVATIONS, dense_network
+
+Network = Callable[[int, int], tuple[nn.Module, nn.Module]]
+
+__all__ = ["ACTIVATIONS", "Network", "dense_network"]

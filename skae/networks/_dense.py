@@ -47,6 +47,19 @@ def dense(sizes: Sequence[int], activation: str, dropout: float = 0.0) -> nn.Seq
     return nn.Sequential(*layers, nn.Linear(n_last, n_out))
 
 
+def dense_network(
+    n_features: int,
+    n_components: int,
+    *,
+    hidden_layer_sizes: int | Sequence[int],
+    activation: str,
+    dropout: float,
+) -> tuple[nn.Module, nn.Module]:
+    """Build a dense encoder and the decoder that mirrors it."""
+    sizes = [n_features, *layer_sizes(hidden_layer_sizes), n_components]
+    return dense(sizes, activation, dropout), dense(sizes[::-1], activation, dropout)
+
+
 def layer_sizes(hidden_layer_sizes: int | Sequence[int]) -> list[int]:
     """Check the parameter ``hidden_layer_sizes`` and return it as a list."""
     sizes = np.atleast_1d(np.asarray(hidden_layer_sizes))
