@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
+import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder
-from skae._losses import LOSSES
-from skae._training import TrainableModule
-from skae.networks import ACTIVATIONS, Network, dense_network
+from skae._losses import LOSSES, squared_jacobian_norm
+from skae._training import Rows, TrainableModule
+from skae.networks import ACTIVATIONS, Network
 
 
 class Autoencoder(TrainableModule):
@@ -21,22 +23,36 @@ class Autoencoder(TrainableModule):
     ----------
     encoder, decoder : nn.Module
         (batch, n_features) -> (batch, n_components) and back.
-    loss : str
-        Key of `LOSSES`.
-    output_activation : str
-        Key of `ACTIVATIONS`, or "auto" for what belongs to the loss.
+    n_features : int
+        Width of the rows.
+    loss, output_activation : str
+        Keys of `LOSSES` and `ACTIVATIONS`.
+    sparsity : float
+        Weight of the codes' L1 norm.
+    contraction : float
+        Weight of the squared norm of the encoder's Jacobian.
     """
 
     def __init__(
-        self, encoder: nn.Module, decoder: nn.Module, loss: str, output_activation: str
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        n_features: int,
+        *,
+        loss: str,
+        output_activation: str,
+        sparsity: float = 0.0,
+        contraction: float = 0.0,
     ) -> None:
         super().__init__()
         self._loss = LOSSES[loss]
-        if output_activation == "auto":
-            output_activation = self._loss.output_activation
+        self._sparsity = sparsity
+        self._contraction = contraction
         self.encoder = encoder
         self.decoder = decoder
         self.output_activation = ACTIVATIONS[output_activation]()
+        if self._loss.learns_variance:
+            self.log_variance = nn.Parameter(torch.zeros(n_features))
 
     def encode(self, x: Tensor) -> Tensor:
         """(batch, n_features) -> (batch, n_components)."""
@@ -51,15 +67,30 @@ class Autoencoder(TrainableModule):
         return self.decode(self.encode(x))
 
     def elementwise_loss(self, x: Tensor) -> Tensor:
-        """(batch, n_features) -> (batch, n_features)."""
-        output = self.decoder(self.encode(x))
+        """Loss of every cell, (batch, n_features)."""
+        return self._loss_of_code(self.encode(x), x)
+
+    def reconstruction_loss(self, x: Tensor) -> Tensor:
+        """Loss of every row, (batch,)."""
+        return self.elementwise_loss(x).mean(dim=-1)
+
+    def loss(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+        """Loss of the reconstruction of a target (None is x itself) and penalties, (batch,)."""
+        z = self.encode(x)
+        losses = self._loss_of_code(z, x if target is None else target).mean(dim=-1)
+        if self._sparsity > 0.0:
+            losses = losses + self._sparsity * z.abs().sum(dim=-1)
+        if self._contraction > 0.0:
+            losses = losses + self._contraction * squared_jacobian_norm(self.encode, x)
+        return losses
+
+    def _loss_of_code(self, z: Tensor, target: Tensor) -> Tensor:
+        output = self.decoder(z)
         if not self._loss.on_logits:
             output = self.output_activation(output)
-        return self._loss.elementwise(output, x)
-
-    def loss(self, x: Tensor) -> Tensor:
-        """(batch, n_features) -> (batch,), the mean over the features."""
-        return self.elementwise_loss(x).mean(dim=-1)
+        if self._loss.learns_variance:
+            return self._loss.elementwise(output, target, self.log_variance)
+        return self._loss.elementwise(output, target)
 
 
 class AutoencoderTransformer(BaseAutoencoder):
@@ -197,10 +228,15 @@ class AutoencoderTransformer(BaseAutoencoder):
         hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: str = "relu",
         network: Network | None = None,
+        init: Literal["pca", "random"] = "pca",
+        tied_weights: bool = False,
+        use_bias: bool = True,
         loss: Literal["squared_error", "bernoulli"] = "squared_error",
         output_activation: str = "auto",
         dropout: float = 0.0,
         alpha: float = 0.0,
+        sparsity: float = 0.0,
+        contraction: float = 0.0,
         solver: Literal["adam", "adamw", "sgd", "adadelta", "rmsprop"] = "adam",
         learning_rate: Literal["constant", "cosine"] = "constant",
         learning_rate_init: float | Literal["auto"] = "auto",
@@ -221,10 +257,15 @@ class AutoencoderTransformer(BaseAutoencoder):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.network = network
+        self.init = init
+        self.tied_weights = tied_weights
+        self.use_bias = use_bias
         self.loss = loss
         self.output_activation = output_activation
         self.dropout = dropout
         self.alpha = alpha
+        self.sparsity = sparsity
+        self.contraction = contraction
         self.solver = solver
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
@@ -241,15 +282,72 @@ class AutoencoderTransformer(BaseAutoencoder):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _build_module(self, n_features: int, n_components: int) -> Autoencoder:
-        if self.network is not None:
-            encoder, decoder = self.network(n_features, n_components)
-        else:
-            encoder, decoder = dense_network(
-                n_features,
-                n_components,
-                hidden_layer_sizes=self.hidden_layer_sizes,
-                activation=self.activation,
-                dropout=self.dropout,
-            )
-        return Autoencoder(encoder, decoder, self.loss, self.output_activation)
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn to encode and decode the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data, at least two rows.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows; a row of weight zero counts as absent.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. If fitting fails or is interrupted, an earlier fit stays as it
+            was.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is not valid, or if training diverges.
+        """
+        return self._fit(X, sample_weight)
+
+    def partial_fit(
+        self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Pass once over the rows of X, starting from the current weights.
+
+        The solver keeps its memory from one call to the next, and the learning rate stays at
+        `learning_rate_init`. Nothing is held out: `max_iter`, `tol` and the parameters of early
+        stopping have no say here.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Some of the training data. On the first call, a fractional `n_components` is resolved
+            on these rows.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. If the pass fails, the estimator stays as it was.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is not valid, or if training diverges.
+        """
+        return self._partial_fit(X, sample_weight)
+
+    def _build_module(
+        self, n_features: int, n_components: int, rows: Rows | None = None
+    ) -> Autoencoder:
+        encoder, decoder = self._build_network(n_features, n_components, rows)
+        return Autoencoder(
+            encoder,
+            decoder,
+            n_features,
+            loss=self.loss,
+            output_activation=self._output_activation(),
+            sparsity=self.sparsity,
+            contraction=self.contraction,
+        )

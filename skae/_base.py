@@ -22,7 +22,7 @@ from sklearn.base import (
 from sklearn.callback import CallbackContext, CallbackSupportMixin, with_callbacks
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from skae._device import is_available, private_random_state, resolve_device, to_tensor
@@ -43,7 +43,7 @@ from skae._training import (
     train,
     train_epoch,
 )
-from skae.networks import ACTIVATIONS
+from skae.networks import ACTIVATIONS, anchor, dense_network
 
 CPU = torch.device("cpu")
 FLOATS = (np.float64, np.float32)
@@ -68,10 +68,15 @@ class BaseAutoencoder(
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "network": [callable, None],
+        "init": [StrOptions({"pca", "random"})],
+        "tied_weights": ["boolean"],
+        "use_bias": ["boolean"],
         "loss": [StrOptions(set(LOSSES))],
         "output_activation": [StrOptions({"auto", *ACTIVATIONS})],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left")],
+        "sparsity": [Interval(Real, 0, None, closed="left")],
+        "contraction": [Interval(Real, 0, None, closed="left")],
         "solver": [StrOptions(set(SOLVERS))],
         "learning_rate": [StrOptions(set(LEARNING_RATES))],
         "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
@@ -90,76 +95,14 @@ class BaseAutoencoder(
     }
 
     @abstractmethod
-    def _build_module(self, n_features: int, n_components: int) -> TrainableModule:
-        """Build the model with random weights, on the CPU.
+    def _build_module(
+        self, n_features: int, n_components: int, rows: Rows | None = None
+    ) -> TrainableModule:
+        """Build the model on the CPU: with random weights, or started from the rows if given.
 
         Beside ``loss(x)`` its methods are ``encode(x)``, ``decode(z)``, ``reconstruct(x)`` and
         ``elementwise_loss(x)``, which has the shape of x.
         """
-
-    @with_callbacks
-    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Learn to encode and decode the rows of X.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Training data, at least two rows.
-        y : Ignored
-            Present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights of the rows; a row of weight zero counts as absent.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator. If fitting fails or is interrupted, an earlier fit stays as it
-            was.
-
-        Raises
-        ------
-        ValueError
-            If a parameter or the data is not valid, or if training diverges.
-        """
-        self._check_parameters()
-        context = self._init_callback_context(max_subtasks=self.max_iter)
-        with unchanged_on_failure(self):
-            self._fit(X, sample_weight, context)
-        return self
-
-    def partial_fit(
-        self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
-    ) -> Self:
-        """Pass once over the rows of X, starting from the current weights.
-
-        The solver keeps its memory from one call to the next, and the learning rate stays at
-        `learning_rate_init`. Nothing is held out: `max_iter`, `tol` and the parameters of early
-        stopping have no say here.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Some of the training data. On the first call, a fractional `n_components` is resolved
-            on these rows.
-        y : Ignored
-            Present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights of the rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator. If the pass fails, the estimator stays as it was.
-
-        Raises
-        ------
-        ValueError
-            If a parameter or the data is not valid, or if training diverges.
-        """
-        self._check_parameters()
-        with unchanged_on_failure(self):
-            self._partial_fit(X, sample_weight)
-        return self
 
     def transform(self, X: ArrayLike) -> Any:
         """Encode the rows of X.
@@ -230,7 +173,7 @@ class BaseAutoencoder(
         """
         rows = self._validate_rows(X)
         check_support(rows, self._recipe["loss"], getattr(self, "feature_names_in_", None))
-        return self._apply("elementwise_loss" if per_feature else "loss", rows)
+        return self._apply("elementwise_loss" if per_feature else "reconstruction_loss", rows)
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Minus the loss of each row; the higher, the more the row is like the training data.
@@ -314,13 +257,28 @@ class BaseAutoencoder(
             )
         resolve_device(self.device, large=False)  # a wrong name is known before any work
 
-    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None, context: CallbackContext) -> None:
-        X, weights = self._validate_training_data(X, sample_weight, reset=True, min_rows=2)
+    @with_callbacks
+    def _fit(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any = None) -> Self:
+        self._check_parameters()
+        context = self._init_callback_context(max_subtasks=self.max_iter)
+        with unchanged_on_failure(self):
+            self._fit_rows(context, X, sample_weight, X_clean)
+        return self
+
+    def _fit_rows(
+        self, context: CallbackContext, X: Any, sample_weight: ArrayLike | None, X_clean: Any
+    ) -> None:
+        X, X_clean, weights = self._validate_training_data(
+            X, X_clean, sample_weight, reset=True, min_rows=2
+        )
         continued = self.warm_start and hasattr(self, "module_")
         building_seed, training_seed = self._draw_seeds(self.n_iter_ if continued else 0)
         with private_random_state(building_seed, CPU):
-            rows, validation_rows = self._split(to_rows(X, weights))
+            # The start is that of all rows. PCA has then seen the rows that judge what comes after
+            # it, so that training has to be clearly better to replace it.
+            rows = to_rows(X, X_clean, weights)
             module, n_components = self._start(rows, continued)
+            rows, validation_rows = self._split(rows)
         device = self._resolve_device(module)
         loss_curves = (self.loss_curve_, self.validation_loss_curve_) if continued else ([], None)
 
@@ -349,10 +307,18 @@ class BaseAutoencoder(
             )
             self.__dict__.update(fitted_attributes(history))
 
-    def _partial_fit(self, X: Any, sample_weight: ArrayLike | None) -> None:
+    def _partial_fit(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any = None) -> Self:
+        self._check_parameters()
+        with unchanged_on_failure(self):
+            self._partial_fit_rows(X, sample_weight, X_clean)
+        return self
+
+    def _partial_fit_rows(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any) -> None:
         continued = hasattr(self, "module_")
-        X, weights = self._validate_training_data(X, sample_weight, reset=not continued, min_rows=1)
-        rows = to_rows(X, weights)
+        X, X_clean, weights = self._validate_training_data(
+            X, X_clean, sample_weight, reset=not continued, min_rows=1
+        )
+        rows = to_rows(X, X_clean, weights)
         building_seed, training_seed = self._draw_seeds(self.n_iter_ if continued else 0)
         with private_random_state(building_seed, CPU):
             module, n_components = self._start(rows, continued)
@@ -383,22 +349,36 @@ class BaseAutoencoder(
         self._optimizer_memory = (self.solver, optimizer_arrays(optimizer))
 
     def _validate_training_data(
-        self, X: ArrayLike, sample_weight: ArrayLike | None, *, reset: bool, min_rows: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        rows = validate_data(self, X, dtype=FLOATS, reset=reset, ensure_min_samples=min_rows)
-        check_support(rows, self.loss, getattr(self, "feature_names_in_", None))
+        self,
+        X: Any,
+        X_clean: Any,
+        sample_weight: ArrayLike | None,
+        *,
+        reset: bool,
+        min_rows: int,
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        X = validate_data(self, X, dtype=FLOATS, reset=reset, ensure_min_samples=min_rows)
+        names = getattr(self, "feature_names_in_", None)
+        if X_clean is None:
+            check_support(X, self.loss, names)
+        else:
+            X_clean = check_array(X_clean, dtype=FLOATS, input_name="X_clean", estimator=self)
+            if X_clean.shape != X.shape:
+                raise ValueError(
+                    f"X_clean has shape {X_clean.shape} and X has shape {X.shape}; row i of "
+                    "X_clean is what row i of X is to become."
+                )
+            check_support(X_clean, self.loss, names)
         if sample_weight is None:
-            return rows, None
-        weights = _check_sample_weight(
-            sample_weight, rows, dtype=np.float64, ensure_non_negative=True
-        )
+            return X, X_clean, None
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         n_rows = np.count_nonzero(weights)
         if n_rows < min_rows:
             raise ValueError(
                 f"sample_weight leaves {n_rows} row of positive weight; at least {min_rows} are "
                 "needed."
             )
-        return rows, weights
+        return X, X_clean, weights
 
     def _validate_rows(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
@@ -425,14 +405,14 @@ class BaseAutoencoder(
 
     def _start(self, rows: Rows, continued: bool) -> tuple[TrainableModule, int]:
         """Build the module to train, a new one or a copy of the fitted one."""
-        X = rows.tensors[0]
+        X = rows.tensors[-1]  # what is to be reconstructed
         if isinstance(self.n_components, Integral):
             n_components = int(self.n_components)
         elif continued:
             n_components = self.n_components_
         else:
             n_components = n_components_for_share(X, rows.weights, self.n_components)
-        module = self._build_module(X.shape[1], n_components)
+        module = self._build_module(X.shape[1], n_components, None if continued else rows)
         if continued:
             try:
                 module.load_state_dict(self.module_.state_dict())
@@ -444,6 +424,38 @@ class BaseAutoencoder(
                     "anew with a clone of the estimator or with warm_start=False."
                 ) from error
         return module, n_components
+
+    def _build_network(
+        self, n_features: int, n_components: int, rows: Rows | None
+    ) -> tuple[nn.Module, nn.Module]:
+        """Build encoder and decoder, anchored at the PCA of the rows if they are given."""
+        if self.network is not None:
+            return self.network(n_features, n_components)
+        anchored = self.init == "pca"
+        encoder, decoder = dense_network(
+            n_features,
+            n_components,
+            hidden_layer_sizes=self.hidden_layer_sizes,
+            activation=self.activation,
+            dropout=self.dropout,
+            use_bias=self.use_bias,
+            tied_weights=self.tied_weights,
+            anchored=anchored,
+        )
+        if anchored and rows is not None:
+            mean, axes = principal_subspace(rows, n_components, centred=self.use_bias)
+            offset = slope = None
+            if self._output_activation() == "logistic":
+                # To first order, logit(x) = logit(m) + (x - m) / (m (1 - m)).
+                inner = mean.clamp(1e-3, 1 - 1e-3)
+                offset, slope = inner.logit(), 1 / (inner * (1 - inner))
+            anchor(encoder, decoder, axes, mean, offset, slope)
+        return encoder, decoder
+
+    def _output_activation(self) -> str:
+        if self.output_activation == "auto":
+            return LOSSES[self.loss].output_activation
+        return self.output_activation
 
     def _resolve_device(self, module: TrainableModule) -> torch.device:
         n_weights = sum(weights.numel() for weights in module.parameters())
@@ -502,6 +514,21 @@ def n_components_for_share(X: Tensor, weights: Tensor | None, share: float) -> i
     return int((shares < share).sum()) + 1
 
 
+def principal_subspace(rows: Rows, n_components: int, centred: bool) -> tuple[Tensor, Tensor]:
+    X, w = rows.tensors[-1].double(), rows.weights
+    w = torch.ones(len(X), dtype=X.dtype) if w is None else w.double()
+    mean = (w @ X) / w.sum()
+    if not centred:
+        mean = torch.zeros_like(mean)
+    X = (X - mean) * w.sqrt()[:, None]
+    if X.shape[0] >= X.shape[1]:
+        _, vecs = torch.linalg.eigh(X.T @ X)
+        axes = vecs.flip(1).T[:n_components]
+    else:
+        axes = torch.linalg.svd(X, full_matrices=False)[2][:n_components]
+    return mean.float(), axes.float().contiguous()
+
+
 class EpochReporter:
     """Tells scikit-learn's callbacks and the progress bar about epochs."""
 
@@ -550,9 +577,10 @@ class EpochReporter:
         )
 
 
-def to_rows(X: np.ndarray, weights: np.ndarray | None) -> Rows:
-    """Turn a table into float32 tensors, without its rows of weight zero."""
-    rows = Rows((to_tensor(X, CPU, torch.float32),))
+def to_rows(X: np.ndarray, X_clean: np.ndarray | None, weights: np.ndarray | None) -> Rows:
+    """Turn tables into float32 tensors, without the rows of weight zero."""
+    tables = (X,) if X_clean is None else (X, X_clean)
+    rows = Rows(tuple(to_tensor(table, CPU, torch.float32) for table in tables))
     if weights is None:
         return rows
     chosen = torch.from_numpy(np.flatnonzero(weights))

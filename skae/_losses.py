@@ -5,6 +5,7 @@ The module that owns a loss reduces it, so that weights of rows stay outside.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+# In squared units of the features: far below the noise of a scaled feature, far above what
+# float32 cannot invert.
+VARIANCE_FLOOR = 1e-6
 
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:
@@ -27,11 +32,52 @@ def bernoulli(logits: Tensor, target: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
+def gaussian(output: Tensor, target: Tensor, log_variance: Tensor) -> Tensor:
+    """Negative log-density in nats of a normal distribution around the output.
+
+    The variance is ``exp(log_variance) + VARIANCE_FLOOR``. It cannot vanish, so that the density
+    of a column that is reconstructed exactly stays finite.
+    """
+    variance = log_variance.exp() + VARIANCE_FLOOR
+    return (torch.log(2.0 * math.pi * variance) + torch.square(output - target) / variance) / 2.0
+
+
+def squared_jacobian_norm(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Squared Frobenius norm of the Jacobian of a function of rows (Rifai et al. 2011).
+
+    Exact for any function that maps rows independently. Costs one backward pass for each column
+    of the result, and keeps its graph where gradients are recorded.
+
+    Parameters
+    ----------
+    function : callable
+        (batch, n_in) -> (batch, n_out).
+    x : Tensor of shape (batch, n_in)
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+    """
+    recorded = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        columns = function(x).sum(dim=0)  # (n_out,)
+        norm = x.new_zeros(len(x))
+        for column in columns:
+            (gradient,) = torch.autograd.grad(
+                column, x, create_graph=recorded, retain_graph=True
+            )  # (batch, n_in)
+            norm = norm + torch.square(gradient).sum(dim=1)
+    return norm if recorded else norm.detach()
+
+
 class Loss(NamedTuple):
     """A loss and what belongs to it."""
 
-    elementwise: Callable[[Tensor, Tensor], Tensor]
-    """(decoder's output, target) -> loss, all (batch, n_features)."""
+    elementwise: Callable[..., Tensor]
+    """(decoder's output, target) -> loss, all (batch, n_features).
+
+    If `learns_variance`, a third argument is the logarithm of each feature's variance."""
 
     output_activation: str
     """What "auto" stands for: turns the decoder's output into a reconstruction."""
@@ -42,9 +88,19 @@ class Loss(NamedTuple):
     support: tuple[float, float]
     """The closed interval that targets lie in."""
 
+    learns_variance: bool = False
+    """Whether the module learns the variance of each feature."""
+
 
 LOSSES = {
     "bernoulli": Loss(bernoulli, "logistic", on_logits=True, support=(0.0, 1.0)),
+    "gaussian": Loss(
+        gaussian,
+        "identity",
+        on_logits=False,
+        support=(-np.inf, np.inf),
+        learns_variance=True,
+    ),
     "squared_error": Loss(squared_error, "identity", on_logits=False, support=(-np.inf, np.inf)),
 }
 

@@ -300,10 +300,10 @@ def products(precision: str, device: torch.device) -> AbstractContextManager:
 
 
 def mean_loss(module: TrainableModule, rows: Rows) -> float:
-    """Mean loss of the rows in inference mode."""
+    """Mean loss of the rows in evaluation mode."""
     total = torch.zeros((), device=rows.device)
     module.eval()
-    with torch.inference_mode():
+    with torch.no_grad():  # inference mode would not let a loss differentiate the encoder
         for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False):
             total += weighted_losses(module, batch).sum()
     return total.item() / len(rows)

@@ -28,6 +28,11 @@ def digits():
     return MinMaxScaler().fit_transform(load_digits().data)
 
 
+def plain(n_components, **parameters):
+    """Build a network without a linear path, whose layers are a list."""
+    return AutoencoderTransformer(n_components, init="random", random_state=0, **parameters)
+
+
 def affine_layers(network):
     return [
         (layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy())
@@ -45,9 +50,7 @@ def forward(network, X, activation):
 
 
 def test_methods_are_the_network_evaluated_in_float64(iris):
-    estimator = AutoencoderTransformer(
-        2, hidden_layer_sizes=(6, 5), activation="tanh", max_iter=5, random_state=0
-    ).fit(iris)
+    estimator = plain(2, hidden_layer_sizes=(6, 5), activation="tanh", max_iter=5).fit(iris)
     codes = forward(estimator.module_.encoder, iris, np.tanh)
     reconstruction = forward(estimator.module_.decoder, codes, np.tanh)
     assert_allclose(estimator.transform(iris), codes, rtol=1e-10, atol=1e-12)
@@ -83,9 +86,7 @@ def test_bernoulli_error_is_log_loss(digits):
     ],
 )
 def test_output_activation_follows_the_loss(digits, loss, output_activation, last):
-    estimator = AutoencoderTransformer(
-        3, loss=loss, output_activation=output_activation, max_iter=1, random_state=0
-    ).fit(digits)
+    estimator = plain(3, loss=loss, output_activation=output_activation, max_iter=1).fit(digits)
     assert type(estimator.module_.output_activation) is last
     codes = estimator.transform(digits)
     output = forward(estimator.module_.decoder, codes, lambda x: np.maximum(x, 0))
@@ -105,9 +106,7 @@ def test_bernoulli_needs_probabilities(digits):
 
 @pytest.mark.parametrize("hidden_layer_sizes", [(), 7, (9, 5), [6]])
 def test_decoder_mirrors_the_encoder(iris, hidden_layer_sizes):
-    estimator = AutoencoderTransformer(
-        2, hidden_layer_sizes=hidden_layer_sizes, max_iter=1, random_state=0
-    ).fit(iris)
+    estimator = plain(2, hidden_layer_sizes=hidden_layer_sizes, max_iter=1).fit(iris)
     sizes = [4, *np.atleast_1d(hidden_layer_sizes).astype(int), 2]
     encoder = [W.shape[::-1] for W, _ in affine_layers(estimator.module_.encoder)]
     decoder = [W.shape[::-1] for W, _ in affine_layers(estimator.module_.decoder)]
@@ -119,7 +118,7 @@ def test_linear_autoencoder_reaches_pca(iris):
     # Baldi & Hornik 1989: the error surface has one minimum, the principal subspace.
     estimator = AutoencoderTransformer(
         2, hidden_layer_sizes=(), learning_rate="cosine", learning_rate_init=0.03, max_iter=600,
-        batch_size=150, n_iter_no_change=600, random_state=0,
+        batch_size=150, n_iter_no_change=600, init="random", random_state=0,
     ).fit(iris)  # fmt: skip
     pca = PCA(2).fit(iris)
     optimum = mean_squared_error(iris, pca.inverse_transform(pca.transform(iris)))
@@ -159,10 +158,10 @@ def test_code_may_be_longer_than_the_row(iris):
 
 
 def test_dropout_belongs_to_training_only(iris):
-    plain = AutoencoderTransformer(2, max_iter=1, random_state=0).fit(iris)
-    dropped = AutoencoderTransformer(2, dropout=0.5, max_iter=1, random_state=0).fit(iris)
+    kept = plain(2, max_iter=1).fit(iris)
+    dropped = plain(2, dropout=0.5, max_iter=1).fit(iris)
     assert not dropped.module_.training
-    assert dropped.loss_curve_ != plain.loss_curve_
+    assert dropped.loss_curve_ != kept.loss_curve_
     codes = forward(dropped.module_.encoder, iris, lambda x: np.maximum(x, 0))
     assert_allclose(dropped.transform(iris), codes, rtol=1e-10, atol=1e-12)
 
@@ -171,11 +170,7 @@ def test_alpha_shrinks_the_weights(iris):
     norms = [
         sum(
             np.square(W).sum()
-            for W, _ in affine_layers(
-                AutoencoderTransformer(2, alpha=alpha, max_iter=30, random_state=0)
-                .fit(iris)
-                .module_.encoder
-            )
+            for W, _ in affine_layers(plain(2, alpha=alpha, max_iter=30).fit(iris).module_.encoder)
         )
         for alpha in (0.0, 0.01, 0.1)
     ]

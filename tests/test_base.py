@@ -24,7 +24,13 @@ def X():
 
 
 def small(**parameters):
-    defaults = {"n_components": 2, "hidden_layer_sizes": (8,), "max_iter": 4, "random_state": 0}
+    defaults = {
+        "n_components": 2,
+        "hidden_layer_sizes": (8,),
+        "init": "random",
+        "max_iter": 4,
+        "random_state": 0,
+    }
     return AutoencoderTransformer(**defaults | parameters)
 
 

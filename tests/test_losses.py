@@ -4,9 +4,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy.special import expit, xlogy
+from scipy.stats import norm
 
 from skae import AutoencoderTransformer
-from skae._losses import LOSSES, check_support
+from skae._losses import LOSSES, VARIANCE_FLOOR, check_support, squared_jacobian_norm
 
 
 def test_squared_error_is_the_squared_difference():
@@ -33,12 +34,48 @@ def test_bernoulli_is_exact_where_the_probability_rounds_to_one():
     assert logits.grad.item() == 1.0
 
 
+def test_gaussian_is_the_negative_log_density():
+    rng = np.random.default_rng(0)
+    output, target, log_variance = (
+        rng.normal(size=(20, 3)),
+        rng.normal(size=(20, 3)),
+        rng.normal(size=3),
+    )
+    scale = np.sqrt(np.exp(log_variance) + VARIANCE_FLOOR)
+    actual = LOSSES["gaussian"].elementwise(*map(torch.tensor, (output, target, log_variance)))
+    assert_allclose(actual, -norm(output, scale).logpdf(target), rtol=1e-10)
+
+
+def test_gaussian_is_bounded_where_the_reconstruction_is_exact():
+    zero = torch.zeros(1, 1)
+    losses = [LOSSES["gaussian"].elementwise(zero, zero, torch.tensor([v])) for v in (-50.0, -5e3)]
+    assert_allclose(losses[0], np.log(2 * np.pi * VARIANCE_FLOOR) / 2, rtol=1e-5)
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_jacobian_norm_of_a_known_function(recorded):
+    # z = tanh(W x) has the Jacobian diag(1 - z^2) W.
+    rng = np.random.default_rng(0)
+    W, x = rng.normal(size=(3, 4)), rng.normal(size=(6, 4))
+    weight = torch.tensor(W, requires_grad=True)
+    with torch.set_grad_enabled(recorded):
+        squared_norm = squared_jacobian_norm(lambda x: torch.tanh(x @ weight.T), torch.tensor(x))
+    z = np.tanh(x @ W.T)
+    jacobians = (1 - z**2)[:, :, np.newaxis] * W
+    assert_allclose(squared_norm.detach(), np.square(jacobians).sum(axis=(1, 2)), rtol=1e-12)
+    assert squared_norm.requires_grad == recorded
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_agree_with_finite_differences(loss):
     generator = torch.Generator().manual_seed(0)
     output = torch.randn(4, 3, dtype=torch.float64, generator=generator, requires_grad=True)
     target = torch.rand(4, 3, dtype=torch.float64, generator=generator)
-    assert torch.autograd.gradcheck(lambda x: LOSSES[loss].elementwise(x, target), output)
+    arguments = [output, target]
+    if LOSSES[loss].learns_variance:
+        arguments.append(torch.randn(3, dtype=torch.float64, generator=generator).requires_grad_())
+    assert torch.autograd.gradcheck(LOSSES[loss].elementwise, arguments)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5])

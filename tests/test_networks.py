@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import erf, expit
 from torch import nn
 
-from skae.networks import ACTIVATIONS
-from skae.networks._dense import dense, layer_sizes
+from skae.networks import ACTIVATIONS, anchor
+from skae.networks._dense import Anchored, Gate, TiedLinear, dense_network, layer_sizes
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. 2017
 
@@ -29,22 +29,120 @@ def test_activation_is_its_formula(activation):
     assert_allclose(actual, FORMULAS[activation](x), rtol=1e-12, atol=1e-15)
 
 
-def test_dense_is_a_chain_of_affine_maps_and_activations():
-    network = dense([5, 4, 3, 2], "tanh").double()
-    x = np.random.default_rng(0).normal(size=(6, 5))
-    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
-    h = x
+PLAIN = {
+    "hidden_layer_sizes": (4, 3),
+    "activation": "tanh",
+    "dropout": 0.0,
+    "use_bias": True,
+    "tied_weights": False,
+    "anchored": False,
+}
+
+
+def affine(layer):
+    weight = layer._source[0].weight.T if isinstance(layer, TiedLinear) else layer.weight
+    bias = 0.0 if layer.bias is None else layer.bias.detach().numpy()
+    return weight.detach().numpy(), bias
+
+
+def chain(network, x):
+    """Evaluate a stack of affine maps with tanh between them."""
+    layers = [layer for layer in network if isinstance(layer, nn.Linear | TiedLinear)]
     for index, layer in enumerate(layers):
-        h = h @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
-        if index < 2:
-            h = np.tanh(h)
-    assert_allclose(network(torch.tensor(x)).detach(), h, rtol=1e-12)
+        weight, bias = affine(layer)
+        x = x @ weight.T + bias
+        if index < len(layers) - 1:
+            x = np.tanh(x)
+    return x
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("tied_weights", [True, False])
+def test_dense_is_a_chain_of_affine_maps_and_activations(tied_weights, use_bias):
+    options = PLAIN | {"tied_weights": tied_weights, "use_bias": use_bias}
+    encoder, decoder = (network.double() for network in dense_network(5, 2, **options))
+    x = np.random.default_rng(0).normal(size=(6, 5))
+    z = chain(encoder, x)
+    assert z.shape == (6, 2)
+    assert_allclose(encoder(torch.tensor(x)).detach(), z, rtol=1e-12)
+    assert_allclose(decoder(torch.tensor(z)).detach(), chain(decoder, z), rtol=1e-12)
+    if not use_bias:
+        assert_allclose(decoder(encoder(torch.zeros(1, 5).double())).detach(), np.zeros((1, 5)))
+
+
+def test_tied_decoder_has_only_its_biases():
+    encoder, decoder = dense_network(5, 2, **PLAIN | {"tied_weights": True})
+    assert sorted(tuple(p.shape) for p in decoder.parameters()) == [(3,), (4,), (5,)]
+    for forth, back in zip(
+        [layer for layer in encoder if isinstance(layer, nn.Linear)],
+        [layer for layer in reversed(decoder) if isinstance(layer, TiedLinear)],
+        strict=True,
+    ):
+        assert_array_equal(affine(forth)[0].T, affine(back)[0])
+
+
+@pytest.mark.parametrize("tied_weights", [True, False])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_anchored_network_starts_linear(activation, tied_weights):
+    options = PLAIN | {"activation": activation, "anchored": True, "tied_weights": tied_weights}
+    encoder, decoder = dense_network(5, 3, **options)
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(5, 2)))[0].T  # two axes for three components
+    mean, offset, slope = rng.normal(size=(3, 5))
+    x = rng.normal(size=(6, 5))
+    for where in ((), (offset, slope)):
+        if tied_weights and where:
+            continue  # a tied decoder has no slope of its own
+        arguments = (torch.tensor(v, dtype=torch.float32) for v in (axes, mean, *where))
+        anchor(encoder, decoder, *arguments)
+        z = encoder(torch.tensor(x, dtype=torch.float32))
+        output = decoder(z).detach()
+        assert_allclose(z[:, :2].detach(), (x - mean) @ axes.T, rtol=1e-4, atol=1e-5)
+        assert_array_equal(z[:, 2].detach(), np.zeros(6))
+        desired = (mean if not where else offset) + (1 if not where else slope) * (
+            (x - mean) @ axes.T @ axes
+        )
+        assert_allclose(output, desired, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied_weights", [True, False])
+def test_every_weight_of_an_anchored_network_learns(tied_weights):
+    torch.random.default_generator.manual_seed(0)
+    encoder, decoder = dense_network(
+        5, 2, **PLAIN | {"anchored": True, "tied_weights": tied_weights}
+    )
+    x = torch.randn(50, 5) ** 3
+    mean = x.mean(dim=0)
+    axes = torch.linalg.svd(x - mean, full_matrices=False)[2][:2]
+    anchor(encoder, decoder, axes, mean)
+    weights = [*encoder.parameters(), *decoder.parameters()]
+    before = [w.detach().clone() for w in weights]
+    optimizer = torch.optim.Adam(weights, lr=1e-2)
+    for _ in range(5):
+        optimizer.zero_grad()
+        torch.square(decoder(encoder(x)) - x).mean().backward()
+        optimizer.step()
+    for w, w_before in zip(weights, before, strict=True):
+        assert not torch.equal(w, w_before)
+
+
+def test_linear_network_needs_nothing_beside_it():
+    for anchored in (True, False):
+        encoder, _ = dense_network(5, 2, **PLAIN | {"hidden_layer_sizes": (), "anchored": anchored})
+        assert [type(layer) for layer in encoder] == [nn.Linear]
+    encoder, _ = dense_network(5, 2, **PLAIN | {"anchored": True})
+    assert isinstance(encoder, Anchored)
+
+
+def test_gate_is_closed_at_first():
+    assert_array_equal(Gate(3)(torch.ones(2, 3)).detach(), np.zeros((2, 3)))
 
 
 def test_dense_drops_hidden_units_only():
-    kinds = [type(layer) for layer in dense([5, 4, 3, 2], "relu", dropout=0.25)]
-    assert kinds == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
-    assert [type(layer) for layer in dense([5, 2], "relu", dropout=0.25)] == [nn.Linear]
+    encoder, decoder = dense_network(5, 2, **PLAIN | {"dropout": 0.25})
+    for network in (encoder, decoder):
+        kinds = [type(layer) for layer in network]
+        assert kinds == [nn.Linear, nn.Tanh, nn.Dropout, nn.Linear, nn.Tanh, nn.Dropout, nn.Linear]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Dense encoders and decoders."""
+"""Dense encoders and decoders: plain, tied, and anchored at a linear code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 # scikit-learn's names where it has one.
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -21,30 +23,43 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def dense(sizes: Sequence[int], activation: str, dropout: float = 0.0) -> nn.Sequential:
-    """Stack of linear layers, with the activation and dropout after all but the last.
+class TiedLinear(nn.Module):
+    """The transpose of another layer, with a bias of its own."""
 
-    Parameters
-    ----------
-    sizes : sequence of int
-        Width of the input, of each hidden layer and of the output.
-    activation : str
-        Key of `ACTIVATIONS`.
-    dropout : float, default=0.0
-        Probability that a hidden unit is dropped while training.
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        # Inside a tuple the layer is not registered here, so that its weights count once.
+        self._source = (source,)
+        self.bias = None if source.bias is None else nn.Parameter(torch.zeros(source.in_features))
 
-    Returns
-    -------
-    nn.Sequential
-        Maps (batch, sizes[0]) to (batch, sizes[-1]).
-    """
-    *hidden, (n_last, n_out) = pairwise(sizes)
-    layers: list[nn.Module] = []
-    for n_in, n_hidden in hidden:
-        layers += [nn.Linear(n_in, n_hidden), ACTIVATIONS[activation]()]
-        if dropout > 0.0:
-            layers.append(nn.Dropout(dropout))
-    return nn.Sequential(*layers, nn.Linear(n_last, n_out))
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, source.out_features) -> (batch, source.in_features)."""
+        return functional.linear(x, self._source[0].weight.T, self.bias)
+
+
+class Gate(nn.Module):
+    """One factor for each feature, at first zero (after Bachlechner et al. 2021)."""
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.zeros(n_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_features) -> (batch, n_features)."""
+        return x * self.factors
+
+
+class Anchored(nn.Module):
+    """A linear map beside a network whose output is zero at first."""
+
+    def __init__(self, linear: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_in) -> (batch, n_out)."""
+        return self.linear(x) + self.network(x)
 
 
 def dense_network(
@@ -54,10 +69,118 @@ def dense_network(
     hidden_layer_sizes: int | Sequence[int],
     activation: str,
     dropout: float,
+    use_bias: bool,
+    tied_weights: bool,
+    anchored: bool,
 ) -> tuple[nn.Module, nn.Module]:
-    """Build a dense encoder and the decoder that mirrors it."""
+    """Build a dense encoder and the decoder that mirrors it.
+
+    Parameters
+    ----------
+    n_features, n_components : int
+        Width of the rows and of the code.
+    hidden_layer_sizes : int or sequence of int
+        Units of the encoder's hidden layers.
+    activation : str
+        Key of `ACTIVATIONS`.
+    dropout : float
+        Probability that a hidden unit is dropped while training.
+    use_bias : bool
+        Whether layers add a bias.
+    tied_weights : bool
+        Whether the decoder's matrices are those of the encoder transposed.
+    anchored : bool
+        Whether both get a linear path, which `anchor` puts at its place, beside a non-linear one
+        that is zero until it is trained.
+
+    Returns
+    -------
+    encoder, decoder : nn.Module
+        (batch, n_features) -> (batch, n_components) and back.
+    """
     sizes = [n_features, *layer_sizes(hidden_layer_sizes), n_components]
-    return dense(sizes, activation, dropout), dense(sizes[::-1], activation, dropout)
+
+    def stack(layers: Sequence[nn.Module]) -> nn.Sequential:
+        return nn.Sequential(*between(layers, activation, dropout))
+
+    forth = [nn.Linear(n_in, n_out, use_bias) for n_in, n_out in pairwise(sizes)]
+    if tied_weights:
+        back: Sequence[nn.Module] = [TiedLinear(layer) for layer in reversed(forth)]
+    else:
+        back = [nn.Linear(n_in, n_out, use_bias) for n_in, n_out in pairwise(sizes[::-1])]
+    if not anchored or len(forth) == 1:
+        return stack(forth), stack(back)
+
+    linear = nn.Linear(n_features, n_components, use_bias)
+    if tied_weights:
+        # Zeros in the last layer of the one would be zeros in the first layer of the other, where
+        # both gradients vanish: close a gate behind each instead.
+        return (
+            Anchored(linear, nn.Sequential(stack(forth), Gate(n_components))),
+            Anchored(TiedLinear(linear), nn.Sequential(stack(back), Gate(n_features))),
+        )
+    for layer in (forth[-1], back[-1]):
+        for weights in layer.parameters():
+            nn.init.zeros_(weights)
+    return (
+        Anchored(linear, stack(forth)),
+        Anchored(nn.Linear(n_components, n_features, use_bias), stack(back)),
+    )
+
+
+def anchor(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    axes: Tensor,
+    mean: Tensor,
+    offset: Tensor | None = None,
+    slope: Tensor | None = None,
+) -> None:
+    """Put the linear paths of an anchored network at a linear code.
+
+    The code becomes ``z = axes (x - mean)`` and the output ``offset + slope * axes' z``.
+
+    Parameters
+    ----------
+    encoder, decoder : nn.Module
+        From `dense_network` with ``anchored=True``.
+    axes : Tensor of shape (n_axes, n_features)
+        Orthonormal rows. Components beyond `n_axes` are zero at first.
+    mean : Tensor of shape (n_features,)
+        What the code is centred at.
+    offset, slope : Tensor of shape (n_features,), default=None
+        None is `mean` and one, so that the output is the projection of x on the axes.
+    """
+    forth, back = linear_path(encoder), linear_path(decoder)
+    assert isinstance(forth, nn.Linear)
+    assert isinstance(back, nn.Linear | TiedLinear)
+    offset = mean if offset is None else offset
+    weights = axes.new_zeros(forth.weight.shape)  # (n_components, n_features)
+    weights[: len(axes)] = axes
+    with torch.no_grad():
+        forth.weight.copy_(weights)
+        if forth.bias is not None:
+            forth.bias.copy_(-weights @ mean)
+        if back.bias is not None:
+            back.bias.copy_(offset)
+        if isinstance(back, nn.Linear):
+            back.weight.copy_(weights.T if slope is None else slope[:, None] * weights.T)
+
+
+def linear_path(network: nn.Module) -> nn.Module:
+    """Give the linear layer of an anchored network."""
+    return network.linear if isinstance(network, Anchored) else next(network.children())
+
+
+def between(layers: Sequence[nn.Module], activation: str, dropout: float) -> list[nn.Module]:
+    """Put the activation, and dropout if there is any, between layers."""
+    modules = [layers[0]]
+    for layer in layers[1:]:
+        modules.append(ACTIVATIONS[activation]())
+        if dropout > 0.0:
+            modules.append(nn.Dropout(dropout))
+        modules.append(layer)
+    return modules
 
 
 def layer_sizes(hidden_layer_sizes: int | Sequence[int]) -> list[int]:
