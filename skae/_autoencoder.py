@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, repeat
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,9 +12,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder
-from skae._losses import LOSSES, squared_jacobian_norm
-from skae._training import Rows, TrainableModule
-from skae.networks import ACTIVATIONS, Network
+from skae._losses import LOSSES, VARIANCE_FLOOR, squared_jacobian_norm
+from skae._training import Rows, TrainableModule, mean_squared_residual
+from skae.networks import ACTIVATIONS, Network, layer_pairs
 
 
 class Autoencoder(TrainableModule):
@@ -23,10 +24,10 @@ class Autoencoder(TrainableModule):
     ----------
     encoder, decoder : nn.Module
         (batch, n_features) -> (batch, n_components) and back.
-    n_features : int
-        Width of the rows.
     loss, output_activation : str
         Keys of `LOSSES` and `ACTIVATIONS`.
+    n_features : int
+        Width of the rows, if the loss learns a variance of each feature.
     sparsity : float
         Weight of the codes' L1 norm.
     contraction : float
@@ -37,10 +38,10 @@ class Autoencoder(TrainableModule):
         self,
         encoder: nn.Module,
         decoder: nn.Module,
-        n_features: int,
         *,
         loss: str,
         output_activation: str,
+        n_features: int = 0,
         sparsity: float = 0.0,
         contraction: float = 0.0,
     ) -> None:
@@ -48,6 +49,7 @@ class Autoencoder(TrainableModule):
         self._loss = LOSSES[loss]
         self._sparsity = sparsity
         self._contraction = contraction
+        self._output_activation = output_activation
         self.encoder = encoder
         self.decoder = decoder
         self.output_activation = ACTIVATIONS[output_activation]()
@@ -83,6 +85,16 @@ class Autoencoder(TrainableModule):
         if self._contraction > 0.0:
             losses = losses + self._contraction * squared_jacobian_norm(self.encode, x)
         return losses
+
+    def stages(self) -> list[Autoencoder]:
+        """Autoencoders of one layer each that share the weights of this one, if it is dense."""
+        output_activations = chain([self._output_activation], repeat("identity"))
+        return [
+            Autoencoder(forth, back, loss="squared_error", output_activation=output_activation)
+            for (forth, back), output_activation in zip(
+                layer_pairs(self.encoder, self.decoder), output_activations, strict=False
+            )
+        ]
 
     def _loss_of_code(self, z: Tensor, target: Tensor) -> Tensor:
         output = self.decoder(z)
@@ -237,6 +249,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         alpha: float = 0.0,
         sparsity: float = 0.0,
         contraction: float = 0.0,
+        pretrain_iter: int = 0,
         solver: Literal["adam", "adamw", "sgd", "adadelta", "rmsprop"] = "adam",
         learning_rate: Literal["constant", "cosine"] = "constant",
         learning_rate_init: float | Literal["auto"] = "auto",
@@ -266,6 +279,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         self.alpha = alpha
         self.sparsity = sparsity
         self.contraction = contraction
+        self.pretrain_iter = pretrain_iter
         self.solver = solver
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
@@ -342,12 +356,16 @@ class AutoencoderTransformer(BaseAutoencoder):
         self, n_features: int, n_components: int, rows: Rows | None = None
     ) -> Autoencoder:
         encoder, decoder = self._build_network(n_features, n_components, rows)
-        return Autoencoder(
+        module = Autoencoder(
             encoder,
             decoder,
-            n_features,
             loss=self.loss,
             output_activation=self._output_activation(),
+            n_features=n_features,
             sparsity=self.sparsity,
             contraction=self.contraction,
         )
+        if LOSSES[self.loss].learns_variance and rows is not None:
+            variance = mean_squared_residual(module.reconstruct, rows)
+            module.log_variance.data = variance.clamp(min=VARIANCE_FLOOR).log()
+        return module

@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from itertools import repeat
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -36,6 +37,7 @@ from skae._training import (
     Rows,
     TrainableModule,
     check_finite,
+    encode_rows,
     in_batches,
     make_optimizer,
     optimizer_arrays,
@@ -77,6 +79,7 @@ class BaseAutoencoder(
         "alpha": [Interval(Real, 0, None, closed="left")],
         "sparsity": [Interval(Real, 0, None, closed="left")],
         "contraction": [Interval(Real, 0, None, closed="left")],
+        "pretrain_iter": [Interval(Integral, 0, None, closed="left")],
         "solver": [StrOptions(set(SOLVERS))],
         "learning_rate": [StrOptions(set(LEARNING_RATES))],
         "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
@@ -255,12 +258,49 @@ class BaseAutoencoder(
                 f"output_activation={self.output_activation!r} cannot give the probabilities "
                 "that loss='bernoulli' compares; use output_activation='auto'."
             )
+        if self.network is not None:
+            self._check_network_alone()
+        elif self.init == "pca":
+            self._check_anchor()
         resolve_device(self.device, large=False)  # a wrong name is known before any work
+
+    def _check_network_alone(self) -> None:
+        """With an architecture of its own, parameters of the dense network have no meaning."""
+        defaults = signature(type(self)).parameters
+        names = ("hidden_layer_sizes", "activation", "dropout", "tied_weights", "use_bias")
+        for name in (*names, "pretrain_iter"):
+            value = getattr(self, name)
+            if not np.array_equal(value, defaults[name].default):
+                raise ValueError(
+                    f"{name}={value!r} is a parameter of the dense network and has no effect on "
+                    f"network={self.network!r}; set it on the network, if that has it, and leave "
+                    f"the estimator's at {defaults[name].default!r}."
+                )
+
+    def _check_anchor(self) -> None:
+        output_activation = self._output_activation()
+        if output_activation not in ("identity", "logistic"):
+            raise ValueError(
+                f"init='pca' starts at a linear reconstruction, which output_activation="
+                f"{output_activation!r} cannot give; use init='random'."
+            )
+        if output_activation == "logistic" and self.tied_weights:
+            raise ValueError(
+                "tied_weights=True with init='pca' needs the output activation 'identity', not "
+                "'logistic', where the decoder's slope is not the encoder's; use init='random'."
+            )
+        if self.pretrain_iter > 0:
+            raise ValueError(
+                f"pretrain_iter={self.pretrain_iter} finds initial weights, and so does "
+                "init='pca'; use init='random' or pretrain_iter=0."
+            )
 
     @with_callbacks
     def _fit(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any = None) -> Self:
         self._check_parameters()
-        context = self._init_callback_context(max_subtasks=self.max_iter)
+        n_layers = np.size(self.hidden_layer_sizes) + 1
+        n_epochs = self.max_iter + n_layers * self.pretrain_iter
+        context = self._init_callback_context(max_subtasks=n_epochs)
         with unchanged_on_failure(self):
             self._fit_rows(context, X, sample_weight, X_clean)
         return self
@@ -272,7 +312,8 @@ class BaseAutoencoder(
             X, X_clean, sample_weight, reset=True, min_rows=2
         )
         continued = self.warm_start and hasattr(self, "module_")
-        building_seed, training_seed = self._draw_seeds(self.n_iter_ if continued else 0)
+        history = self._history(continued)
+        building_seed, training_seed = self._draw_seeds(history)
         with private_random_state(building_seed, CPU):
             # The start is that of all rows. PCA has then seen the rows that judge what comes after
             # it, so that training has to be clearly better to replace it.
@@ -280,32 +321,79 @@ class BaseAutoencoder(
             module, n_components = self._start(rows, continued)
             rows, validation_rows = self._split(rows)
         device = self._resolve_device(module)
-        loss_curves = (self.loss_curve_, self.validation_loss_curve_) if continued else ([], None)
 
-        def fitted_attributes(history: History) -> dict[str, Any]:
-            return self._fitted_attributes(module, n_components, device, loss_curves, history)
+        def fitted_attributes() -> dict[str, Any]:
+            return self._fitted_attributes(module, n_components, device, history)
 
         with (
             private_random_state(training_seed, device),
             EpochReporter(self, context, X, sample_weight, fitted_attributes) as reporter,
         ):
-            history = train(
-                module.to(device),
-                rows.to(device),
-                None if validation_rows is None else validation_rows.to(device),
-                solver=self.solver,
-                learning_rate=self.learning_rate,
-                learning_rate_init=self._learning_rate_init(),
-                alpha=self.alpha,
-                batch_size=self.batch_size,
+            module, rows = module.to(device), rows.to(device)
+            if validation_rows is not None:
+                validation_rows = validation_rows.to(device)
+            if self.pretrain_iter > 0 and not continued:
+                self._pretrain(module, rows, history, reporter)
+            self._train(
+                module,
+                rows,
+                validation_rows,
+                history,
                 max_iter=self.max_iter,
-                tol=self.tol,
-                n_iter_no_change=self.n_iter_no_change,
-                shuffle=self.shuffle,
-                precision=self.precision,
+                never_worse=self.init == "pca",
                 observer=reporter,
             )
-            self.__dict__.update(fitted_attributes(history))
+            self.__dict__.update(fitted_attributes())
+
+    def _pretrain(
+        self, module: TrainableModule, rows: Rows, history: History, reporter: EpochReporter
+    ) -> None:
+        """Train each layer as an autoencoder of the codes of the layer below it."""
+        for number, stage in enumerate(module.stages(), start=1):
+            reporter.task_name = f"pretraining of layer {number}"
+            stage_history = History()
+            self._train(
+                stage,
+                rows,
+                None,
+                stage_history,
+                max_iter=self.pretrain_iter,
+                never_worse=False,
+                observer=reporter,
+            )
+            history.pretrain_loss_curves.append(stage_history.loss_curve)
+            rows = encode_rows(stage.eval().encode, rows)
+        reporter.task_name = "epoch"
+
+    def _train(
+        self,
+        module: TrainableModule,
+        rows: Rows,
+        validation_rows: Rows | None,
+        history: History,
+        *,
+        max_iter: int,
+        never_worse: bool,
+        observer: EpochReporter,
+    ) -> None:
+        train(
+            module,
+            rows,
+            validation_rows,
+            history,
+            solver=self.solver,
+            learning_rate=self.learning_rate,
+            learning_rate_init=self._learning_rate_init(),
+            alpha=self.alpha,
+            batch_size=self.batch_size,
+            max_iter=max_iter,
+            tol=self.tol,
+            n_iter_no_change=self.n_iter_no_change,
+            shuffle=self.shuffle,
+            precision=self.precision,
+            never_worse=never_worse,
+            observer=observer,
+        )
 
     def _partial_fit(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any = None) -> Self:
         self._check_parameters()
@@ -319,11 +407,11 @@ class BaseAutoencoder(
             X, X_clean, sample_weight, reset=not continued, min_rows=1
         )
         rows = to_rows(X, X_clean, weights)
-        building_seed, training_seed = self._draw_seeds(self.n_iter_ if continued else 0)
+        history = self._history(continued)
+        building_seed, training_seed = self._draw_seeds(history)
         with private_random_state(building_seed, CPU):
             module, n_components = self._start(rows, continued)
         device = self._resolve_device(module)
-        loss_curves = (self.loss_curve_, self.validation_loss_curve_) if continued else ([], None)
 
         with private_random_state(training_seed, device):
             module.to(device)
@@ -340,12 +428,10 @@ class BaseAutoencoder(
                 shuffle=self.shuffle,
                 precision=self.precision,
             )
-        check_finite(module, loss, epoch=len(loss_curves[0]) + 1)
-        best_loss = min(loss, self.best_loss_) if continued else loss
-        history = History(loss_curve=[loss], best_loss=best_loss)
-        self.__dict__.update(
-            self._fitted_attributes(module, n_components, device, loss_curves, history)
-        )
+        history.loss_curve.append(loss)
+        history.best_loss = min(loss, self.best_loss_) if continued else loss
+        check_finite(module, loss, epoch=len(history.loss_curve))
+        self.__dict__.update(self._fitted_attributes(module, n_components, device, history))
         self._optimizer_memory = (self.solver, optimizer_arrays(optimizer))
 
     def _validate_training_data(
@@ -384,10 +470,20 @@ class BaseAutoencoder(
         check_is_fitted(self)
         return validate_data(self, X, dtype=FLOATS, reset=False)
 
-    def _draw_seeds(self, n_passes: int) -> tuple[int, int]:
+    def _history(self, continued: bool) -> History:
+        if not continued:
+            return History()
+        return History(
+            list(self.loss_curve_),
+            list(self.validation_loss_curve_ or []),
+            pretrain_loss_curves=self.pretrain_loss_curves_,
+        )
+
+    def _draw_seeds(self, history: History) -> tuple[int, int]:
         """Seeds for building and for training, new ones after every pass over data."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        building, training = np.random.SeedSequence((seed, n_passes)).generate_state(2)
+        sequence = np.random.SeedSequence((seed, len(history.loss_curve)))
+        building, training = sequence.generate_state(2)
         return int(building), int(training)
 
     def _split(self, rows: Rows) -> tuple[Rows, Rows | None]:
@@ -471,24 +567,20 @@ class BaseAutoencoder(
         module: TrainableModule,
         n_components: int,
         device: torch.device,
-        loss_curves: tuple[list[float], list[float] | None],
         history: History,
     ) -> dict[str, Any]:
         """Give what `fit` leaves on the estimator, as if training had stopped here."""
         module = copy.deepcopy(module)
         if history.best_state is not None:
             module.load_state_dict(history.best_state)
-        loss_curve = loss_curves[0] + history.loss_curve
-        validation_loss_curve = loss_curves[1]
-        if history.validation_loss_curve:
-            validation_loss_curve = (loss_curves[1] or []) + history.validation_loss_curve
         return {
             "module_": module.to(CPU).eval(),
             "n_components_": n_components,
             "device_": str(device),
-            "n_iter_": len(loss_curve),
-            "loss_curve_": loss_curve,
-            "validation_loss_curve_": validation_loss_curve,
+            "n_iter_": len(history.loss_curve),
+            "loss_curve_": list(history.loss_curve),
+            "validation_loss_curve_": list(history.validation_loss_curve) or None,
+            "pretrain_loss_curves_": history.pretrain_loss_curves,
             "best_loss_": history.best_loss,
             "_recipe": clone(self).get_params(deep=False),
             "_optimizer_memory": (None, []),
@@ -538,16 +630,17 @@ class EpochReporter:
         context: CallbackContext,
         X: np.ndarray,
         sample_weight: ArrayLike | None,
-        fitted_attributes: Callable[[History], dict[str, Any]],
+        fitted_attributes: Callable[[], dict[str, Any]],
     ) -> None:
         # An autoencoder's target is its input: a scorer that wants y is given X.
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self.task = {"estimator": estimator, "X": X, "y": X, "metadata": metadata}
+        self.task_name = "epoch"
         self.context = context
         self.fitted_attributes = fitted_attributes
         self.bar = tqdm(
             desc=type(estimator).__name__,
-            total=estimator.max_iter,
+            total=context.max_subtasks,
             unit="epoch",
             disable=not estimator.verbose,
         )
@@ -564,7 +657,7 @@ class EpochReporter:
 
     def epoch_begins(self) -> None:
         """Open the task of an epoch."""
-        self.epoch = self.context.subcontext(task_name="epoch")
+        self.epoch = self.context.subcontext(task_name=self.task_name)
         self.epoch.call_on_fit_task_begin(**self.task)
 
     def epoch_ends(self, history: History) -> bool:
@@ -573,7 +666,7 @@ class EpochReporter:
         self.bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
         self.bar.update()
         return self.epoch.call_on_fit_task_end(
-            **self.task, reconstruction_attributes=lambda: self.fitted_attributes(history)
+            **self.task, reconstruction_attributes=self.fitted_attributes
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,12 @@ class TrainableModule(nn.Module):
 
     loss: Callable[..., Tensor]
     """Takes the tensors of a batch of rows and gives the loss of each row, (batch,)."""
+
+    encode: Callable[[Tensor], Tensor]
+    """Takes a batch of rows and gives their codes, (batch, n_components)."""
+
+    stages: Callable[[], Sequence[TrainableModule]]
+    """Gives networks of one layer each, from the rows to the code, that share its weights."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,9 @@ class History:
     best_state: dict[str, Tensor] | None = None
     """The weights that had the lowest validation loss."""
 
+    pretrain_loss_curves: list[list[float]] = field(default_factory=list)
+    """The loss curve of each layer's own training."""
+
 
 class Observer(Protocol):
     """Sees every epoch, and may stop the training."""
@@ -156,6 +165,7 @@ def train(
     module: TrainableModule,
     rows: Rows,
     validation_rows: Rows | None,
+    history: History,
     *,
     solver: str,
     learning_rate: str,
@@ -167,8 +177,9 @@ def train(
     n_iter_no_change: int,
     shuffle: bool,
     precision: str,
+    never_worse: bool,
     observer: Observer,
-) -> History:
+) -> None:
     """Minimise the mean of ``module.loss`` over the rows, epoch by epoch.
 
     Parameters
@@ -180,6 +191,8 @@ def train(
     validation_rows : Rows or None
         Data whose loss is monitored instead of the training loss. The weights with the lowest
         validation loss, those before the first epoch included, are restored at the end.
+    history : History
+        What went before, to be continued.
     solver, learning_rate : str
         Keys of `SOLVERS` and `LEARNING_RATES`.
     learning_rate_init, alpha : float
@@ -193,12 +206,11 @@ def train(
         Whether every epoch takes the rows in a new order.
     precision : {"float32", "bf16"}
         Of matrix products. Weights and sums are float32 either way.
+    never_worse : bool
+        Without validation rows: whether to restore the weights before the first epoch if the
+        loss of the training rows is not lower at the end.
     observer : Observer
         Told of every epoch.
-
-    Returns
-    -------
-    History
 
     Raises
     ------
@@ -208,10 +220,11 @@ def train(
     optimizer = make_optimizer(module, solver, learning_rate_init, alpha)
     n_steps = max_iter * math.ceil(len(rows) / batch_size)
     rates = LEARNING_RATES[learning_rate](learning_rate_init, n_steps)
-    history = History()
     if validation_rows is not None:
         history.best_loss = mean_loss(module, validation_rows)
         history.best_state = copy.deepcopy(module.state_dict())
+    elif never_worse:
+        first_loss, first_state = mean_loss(module, rows), copy.deepcopy(module.state_dict())
     n_idle = 0
 
     for epoch in range(1, max_iter + 1):
@@ -241,7 +254,8 @@ def train(
 
     if history.best_state is not None:
         module.load_state_dict(history.best_state)
-    return history
+    elif never_worse and mean_loss(module, rows) >= first_loss:
+        module.load_state_dict(first_state)
 
 
 def train_epoch(
@@ -312,6 +326,23 @@ def mean_loss(module: TrainableModule, rows: Rows) -> float:
 def is_gain(loss: float, best_loss: float, tol: float) -> bool:
     """Whether a loss is lower than the best one by more than the share `tol` of it."""
     return not math.isfinite(best_loss) or loss < best_loss - tol * abs(best_loss)
+
+
+def mean_squared_residual(reconstruct: Callable[[Tensor], Tensor], rows: Rows) -> Tensor:
+    """Weighted mean over the rows of the squared residual of each feature, (n_features,)."""
+    total = torch.zeros(rows.tensors[-1].shape[1])
+    with torch.no_grad():
+        for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False):
+            squared = torch.square(reconstruct(batch.tensors[0]) - batch.tensors[-1])
+            total += (squared if batch.weights is None else squared * batch.weights[:, None]).sum(0)
+    return total / len(rows)
+
+
+def encode_rows(encode: Callable[[Tensor], Tensor], rows: Rows) -> Rows:
+    """Replace the rows by their codes."""
+    with torch.no_grad():
+        codes = [encode(b.tensors[0]) for b in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False)]
+    return Rows((torch.cat(codes),), rows.weights)
 
 
 def check_finite(module: TrainableModule, loss: float, epoch: int) -> None:

@@ -183,6 +183,30 @@ def between(layers: Sequence[nn.Module], activation: str, dropout: float) -> lis
     return modules
 
 
+def layer_pairs(
+    encoder: nn.Module, decoder: nn.Module
+) -> list[tuple[nn.Sequential, nn.Sequential]]:
+    """Split a dense network that is not anchored into autoencoders of one layer each.
+
+    The first pair maps rows to the first hidden layer and back, the last one the last hidden
+    layer to the code and back. They share their weights with the network.
+    """
+
+    def split(network: nn.Module) -> list[list[nn.Module]]:
+        groups: list[list[nn.Module]] = []
+        for module in network.children():
+            if isinstance(module, nn.Linear | TiedLinear):
+                groups.append([])
+            groups[-1].append(module)
+        return groups
+
+    return [
+        # What is reconstructed are activations before dropout.
+        (nn.Sequential(*forth), nn.Sequential(*back[:2]))
+        for forth, back in zip(split(encoder), reversed(split(decoder)), strict=True)
+    ]
+
+
 def layer_sizes(hidden_layer_sizes: int | Sequence[int]) -> list[int]:
     """Check the parameter ``hidden_layer_sizes`` and return it as a list."""
     sizes = np.atleast_1d(np.asarray(hidden_layer_sizes))
