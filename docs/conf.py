@@ -24,6 +24,7 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 html_math_renderer = "mathml"
+toc_object_entries_show_parents = "hide"
 
 # Links into other projects need the network, so only a build for publication asks for them.
 if os.environ.get("SKAE_DOCS_INTERSPHINX"):

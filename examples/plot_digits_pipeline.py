@@ -102,20 +102,24 @@ def error_in_grey_levels(fitted, X):
 
 
 best = search.best_estimator_
-best_size = search.best_params_["encode__n_components"]
-autoencoders, pcas, rows = {}, {}, []
+models = {}
 for size in [4, 8, 16]:
-    autoencoders[size] = clone(best).set_params(encode__n_components=size).fit(X_train, y_train)
-    pcas[size] = clone(best).set_params(encode=PCA(size, random_state=0)).fit(X_train, y_train)
-    for name, model in [("autoencoder", autoencoders[size]), ("PCA", pcas[size])]:
-        error = error_in_grey_levels(model, X_test)
-        rows.append((name, size, round(error, 2), round(model.score(X_test, y_test), 3)))
+    models["autoencoder", size] = clone(best).set_params(encode__n_components=size)
+    models["PCA", size] = clone(best).set_params(encode=PCA(size, random_state=0))
+models["raw pixels", X.shape[1]] = clone(best).set_params(encode="passthrough")
 
-raw = clone(best).set_params(encode="passthrough").fit(X_train, y_train)
-rows.append(("raw pixels", X.shape[1], 0.0, round(raw.score(X_test, y_test), 3)))
-
-columns = ["features", "components", "error (grey levels)", "accuracy"]
-print(pd.DataFrame(rows, columns=columns).to_string(index=False))
+table = pd.DataFrame(
+    [
+        {
+            "features": name,
+            "components": size,
+            "error (grey levels)": error_in_grey_levels(model.fit(X_train, y_train), X_test),
+            "accuracy": model.score(X_test, y_test),
+        }
+        for (name, size), model in models.items()
+    ]
+)
+print(table.to_string(index=False, float_format="{:.3f}".format))
 
 # %%
 # At every size the autoencoder's code keeps more of the image. For the classifier that matters
@@ -127,11 +131,13 @@ print(pd.DataFrame(rows, columns=columns).to_string(index=False))
 # ------------
 # One unseen image of each digit, and what is left of it after the code that the search chose.
 
-chosen = [np.flatnonzero(y_test == digit)[0] for digit in range(10)]
+size = search.best_params_["encode__n_components"]
+autoencoder, pca = models["autoencoder", size], models["PCA", size]
+digits = X_test[[np.flatnonzero(y_test == digit)[0] for digit in range(10)]]
 images = {
-    "original": X_test[chosen],
-    f"autoencoder\n{best_size} numbers": reconstruct(autoencoders[best_size], X_test[chosen]),
-    f"PCA\n{best_size} numbers": reconstruct(pcas[best_size], X_test[chosen]),
+    "original": digits,
+    f"autoencoder\n{size} numbers": reconstruct(autoencoder, digits),
+    f"PCA\n{size} numbers": reconstruct(pca, digits),
 }
 
 fig, axes = plt.subplots(
@@ -153,19 +159,19 @@ plt.show()
 # same rows. A curve that still falls steeply at its end asks for more epochs (``max_iter``); one
 # that jumps about asks for a smaller ``learning_rate_init``.
 
-encoder = autoencoders[best_size]["encode"]
-scaled = autoencoders[best_size]["scale"].transform(X_train)
-linear = pcas[best_size]["encode"]
-pca_loss = np.mean(np.square(scaled - linear.inverse_transform(linear.transform(scaled))))
+loss_curve = autoencoder["encode"].loss_curve_
+scaled = pca["scale"].transform(X_train)
+scaled_again = pca["encode"].inverse_transform(pca["encode"].transform(scaled))
+pca_loss = np.mean(np.square(scaled_again - scaled))
 
 fig, ax = plt.subplots(num="digits_loss_curve", figsize=(6.5, 3.8), layout="constrained")
-epochs = np.arange(1, encoder.n_iter_ + 1)
-ax.semilogy(epochs, encoder.loss_curve_, color="#0072B2", label="autoencoder, while training")
+epochs = np.arange(1, len(loss_curve) + 1)
+ax.semilogy(epochs, loss_curve, color="#0072B2", label="autoencoder, while training")
 ax.axhline(pca_loss, color="#D55E00", linestyle="--", label="PCA, same rows and size")
 ax.set(
     xlabel="epoch",
     ylabel="mean squared error (scaled pixels)",
-    title=f"Training loss with {best_size} components",
+    title=f"Training loss with {size} components",
 )
 ax.legend()
 plt.show()
