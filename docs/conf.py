@@ -72,7 +72,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "api/generated/backreferences",
     "download_all_examples": False,
     "show_signature": False,
-    "min_reported_time": 1e9,
+    "write_computation_times": False,
     "abort_on_example_error": True,
 }
 
