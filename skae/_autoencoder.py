@@ -189,7 +189,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         Length of the code.
     n_features_in_ : int
         Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X, if it had any that are all strings.
     n_iter_ : int
         Number of epochs trained.

@@ -117,7 +117,7 @@ class BaseAutoencoder(
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components_)
+        Z : ndarray of shape (n_samples, `n_components_`)
             Codes, in the dtype of X. `set_output` turns them into a DataFrame.
         """
         return self._apply("encode", self._validate_rows(X))
@@ -127,12 +127,12 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, n_components_)
+        Z : array-like of shape (n_samples, `n_components_`)
             Codes, as `transform` returns them.
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
+        X : ndarray of shape (n_samples, `n_features_in_`)
             Reconstructions, in the dtype of Z.
         """
         check_is_fitted(self)
