@@ -122,24 +122,24 @@ class BaseAutoencoder(
         """
         return self._apply("encode", self._validate_rows(X))
 
-    def inverse_transform(self, Z: ArrayLike) -> np.ndarray:
+    def inverse_transform(self, X: ArrayLike) -> np.ndarray:
         """Decode codes.
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, `n_components_`)
+        X : array-like of shape (n_samples, n_components_)
             Codes, as `transform` returns them.
 
         Returns
         -------
-        X : ndarray of shape (n_samples, `n_features_in_`)
-            Reconstructions, in the dtype of Z.
+        X_decoded : ndarray of shape (n_samples, n_features_in_)
+            Reconstructions, in the dtype of X.
         """
         check_is_fitted(self)
-        codes = check_array(Z, dtype=FLOATS, input_name="Z", estimator=self)
+        codes = check_array(X, dtype=FLOATS, estimator=self)
         if codes.shape[1] != self.n_components_:
             raise ValueError(
-                f"Z has {codes.shape[1]} columns, but {type(self).__name__} has codes of "
+                f"X has {codes.shape[1]} columns, but the codes of {type(self).__name__} have "
                 f"n_components_={self.n_components_}; pass what transform returns."
             )
         return self._apply("decode", codes)

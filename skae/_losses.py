@@ -111,7 +111,9 @@ def check_support(X: np.ndarray, loss: str, feature_names: np.ndarray | None = N
     if (low, high) == (-np.inf, np.inf):
         return
     smallest, largest = X.min(axis=0), X.max(axis=0)  # (n_features,)
-    outside = (smallest < low) | (largest > high)
+    # Scalers return the ends of an interval up to rounding.
+    rounding = 4 * np.finfo(X.dtype).eps
+    outside = (smallest < low - rounding) | (largest > high + rounding)
     if outside.any():
         column = int(outside.argmax())
         name = column if feature_names is None else repr(feature_names[column])

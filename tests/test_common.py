@@ -379,7 +379,7 @@ def test_other_column_names(estimator, X, columns):
 
 def test_codes_of_the_wrong_width(estimator, X):
     codes = estimator.fit(X).transform(X)
-    with pytest.raises(ValueError, match="Z has 3 columns, but .* n_components_=2"):
+    with pytest.raises(ValueError, match="X has 3 columns, but .* n_components_=2"):
         estimator.inverse_transform(np.hstack([codes, codes[:, :1]]))
 
 
