@@ -1,5 +1,7 @@
 """Autoencoders and PCA for scikit-learn, on Torch."""
 
-__all__: list[str] = []
+from skae._pca import PCA
+
+__all__ = ["PCA"]
 
 __version__ = "0.1.0"

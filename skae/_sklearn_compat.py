@@ -1,6 +1,13 @@
 """The only home of private or version-dependent scikit-learn imports."""
 
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import Interval, Options, RealNotInt, StrOptions
 from sklearn.utils.validation import _check_sample_weight, _get_feature_names
 
-__all__ = ["Interval", "Options", "StrOptions", "_check_sample_weight", "_get_feature_names"]
+__all__ = [
+    "Interval",
+    "Options",
+    "RealNotInt",
+    "StrOptions",
+    "_check_sample_weight",
+    "_get_feature_names",
+]
