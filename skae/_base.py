@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from inspect import signature
 from itertools import repeat
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -27,7 +28,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from skae._device import is_available, private_random_state, resolve_device, to_tensor
+from skae._linalg import (
+    flip_signs,
+    n_components_for_share,
+    principal_axes,
+    top_eigenpairs,
+    zero_out_rounding,
+)
 from skae._losses import LOSSES, check_support
+from skae._moments import Moments, gram_matrix, project_on_rows
 from skae._sklearn_compat import Interval, RealNotInt, StrOptions, _check_sample_weight
 from skae._training import (
     LEARNING_RATE_INIT,
@@ -35,6 +44,7 @@ from skae._training import (
     SOLVERS,
     History,
     Rows,
+    SparseTable,
     TrainableModule,
     check_finite,
     encode_rows,
@@ -218,6 +228,7 @@ class BaseAutoencoder(
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -443,12 +454,16 @@ class BaseAutoencoder(
         reset: bool,
         min_rows: int,
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        X = validate_data(self, X, dtype=FLOATS, reset=reset, ensure_min_samples=min_rows)
+        X = validate_data(
+            self, X, accept_sparse="csr", dtype=FLOATS, reset=reset, ensure_min_samples=min_rows
+        )
         names = getattr(self, "feature_names_in_", None)
         if X_clean is None:
             check_support(X, self.loss, names)
         else:
-            X_clean = check_array(X_clean, dtype=FLOATS, input_name="X_clean", estimator=self)
+            X_clean = check_array(
+                X_clean, accept_sparse="csr", dtype=FLOATS, input_name="X_clean", estimator=self
+            )
             if X_clean.shape != X.shape:
                 raise ValueError(
                     f"X_clean has shape {X_clean.shape} and X has shape {X.shape}; row i of "
@@ -468,7 +483,7 @@ class BaseAutoencoder(
 
     def _validate_rows(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=FLOATS, reset=False)
+        return validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
 
     def _history(self, continued: bool) -> History:
         if not continued:
@@ -501,21 +516,21 @@ class BaseAutoencoder(
 
     def _start(self, rows: Rows, continued: bool) -> tuple[TrainableModule, int]:
         """Build the module to train, a new one or a copy of the fitted one."""
-        X = rows.tensors[-1]  # what is to be reconstructed
+        n_features = rows.tensors[-1].shape[1]
         if isinstance(self.n_components, Integral):
             n_components = int(self.n_components)
         elif continued:
             n_components = self.n_components_
         else:
-            n_components = n_components_for_share(X, rows.weights, self.n_components)
-        module = self._build_module(X.shape[1], n_components, None if continued else rows)
+            n_components = n_components_for_share(linear_code(rows).variances, self.n_components)
+        module = self._build_module(n_features, n_components, None if continued else rows)
         if continued:
             try:
                 module.load_state_dict(self.module_.state_dict())
             except RuntimeError as error:
                 raise ValueError(
                     "The fitted weights cannot be continued, because the network has another "
-                    f"shape now: {X.shape[1]} features, n_components={n_components}, "
+                    f"shape now: {n_features} features, n_components={n_components}, "
                     f"hidden_layer_sizes={self.hidden_layer_sizes}. Set these back, or start "
                     "anew with a clone of the estimator or with warm_start=False."
                 ) from error
@@ -539,13 +554,13 @@ class BaseAutoencoder(
             anchored=anchored,
         )
         if anchored and rows is not None:
-            mean, axes = principal_subspace(rows, n_components, centred=self.use_bias)
-            offset = slope = None
+            mean, _, axes = linear_code(rows)
+            offset, slope = mean, torch.ones_like(mean)
             if self._output_activation() == "logistic":
                 # To first order, logit(x) = logit(m) + (x - m) / (m (1 - m)).
-                inner = mean.clamp(1e-3, 1 - 1e-3)
-                offset, slope = inner.logit(), 1 / (inner * (1 - inner))
-            anchor(encoder, decoder, axes, mean, offset, slope)
+                inner = mean.clamp(1e-3, 1.0 - 1e-3)
+                offset, slope = inner.logit(), 1.0 / (inner * (1.0 - inner))
+            anchor(encoder, decoder, mean, axes[:n_components], offset, slope)
         return encoder, decoder
 
     def _output_activation(self) -> str:
@@ -597,28 +612,30 @@ class BaseAutoencoder(
         return in_batches(getattr(module, method), X, device)
 
 
-def n_components_for_share(X: Tensor, weights: Tensor | None, share: float) -> int:
-    X = X.double()
-    w = torch.ones(len(X), dtype=X.dtype) if weights is None else weights.double()
-    X = X - (w @ X) / w.sum()
-    variances = torch.linalg.svdvals(X * w.sqrt()[:, None]).square()
-    shares = variances.cumsum(0) / variances.sum()
-    return int((shares < share).sum()) + 1
+class LinearCode(NamedTuple):
+    """What PCA finds in training rows."""
+
+    mean: Tensor  # (n_features,), float64
+    variances: Tensor  # (rank,), float64, in decreasing order, up to a common factor
+    axes: Tensor  # (rank, n_features), float64, orthonormal rows
 
 
-def principal_subspace(rows: Rows, n_components: int, centred: bool) -> tuple[Tensor, Tensor]:
-    X, w = rows.tensors[-1].double(), rows.weights
-    w = torch.ones(len(X), dtype=X.dtype) if w is None else w.double()
-    mean = (w @ X) / w.sum()
-    if not centred:
-        mean = torch.zeros_like(mean)
-    X = (X - mean) * w.sqrt()[:, None]
-    if X.shape[0] >= X.shape[1]:
-        _, vecs = torch.linalg.eigh(X.T @ X)
-        axes = vecs.flip(1).T[:n_components]
-    else:
-        axes = torch.linalg.svd(X, full_matrices=False)[2][:n_components]
-    return mean.float(), axes.float().contiguous()
+def linear_code(rows: Rows) -> LinearCode:
+    """Solve the eigenproblem of the scatter matrix or, for wide data, of the Gram matrix."""
+    table = rows.tensors[-1]  # what is to be reconstructed
+    X = table.matrix if isinstance(table, SparseTable) else table.numpy()
+    weights = None if rows.weights is None else rows.weights.double().numpy()
+    n_rows, n_features = X.shape
+    if n_rows >= n_features:
+        moments = Moments.from_rows(X, weights)
+        return LinearCode(moments.mean, *principal_axes(moments.scatter))
+    mean, gram = gram_matrix(X, weights)
+    variances, vectors = top_eigenpairs(gram)
+    variances = zero_out_rounding(variances, n_features * np.finfo(X.dtype).eps)
+    rank = int(torch.count_nonzero(variances))
+    scale = variances[:rank].sqrt()
+    axes = torch.from_numpy(project_on_rows(X, (vectors[:, :rank] / scale).numpy(), weights))
+    return LinearCode(mean, variances[:rank], flip_signs(axes))
 
 
 class EpochReporter:
@@ -672,8 +689,12 @@ class EpochReporter:
 
 def to_rows(X: np.ndarray, X_clean: np.ndarray | None, weights: np.ndarray | None) -> Rows:
     """Turn tables into float32 tensors, without the rows of weight zero."""
-    tables = (X,) if X_clean is None else (X, X_clean)
-    rows = Rows(tuple(to_tensor(table, CPU, torch.float32) for table in tables))
+    rows = Rows(
+        tuple(
+            SparseTable(table) if issparse(table) else to_tensor(table, CPU, torch.float32)
+            for table in ((X,) if X_clean is None else (X, X_clean))
+        )
+    )
     if weights is None:
         return rows
     chosen = torch.from_numpy(np.flatnonzero(weights))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 from torch.nn import functional
 
@@ -105,12 +106,14 @@ LOSSES = {
 }
 
 
-def check_support(X: np.ndarray, loss: str, feature_names: np.ndarray | None = None) -> None:
+def check_support(X: Any, loss: str, feature_names: np.ndarray | None = None) -> None:
     """Raise a ValueError that names the first column with values that ``loss`` cannot take."""
     low, high = LOSSES[loss].support
     if (low, high) == (-np.inf, np.inf):
         return
     smallest, largest = X.min(axis=0), X.max(axis=0)  # (n_features,)
+    if sparse.issparse(X):
+        smallest, largest = smallest.toarray().ravel(), largest.toarray().ravel()
     # Scalers return the ends of an interval up to rounding.
     rounding = 4 * np.finfo(X.dtype).eps
     outside = (smallest < low - rounding) | (largest > high + rounding)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
 from skae._device import to_tensor
@@ -34,11 +35,41 @@ class TrainableModule(nn.Module):
     """Gives networks of one layer each, from the rows to the code, that share its weights."""
 
 
+class SparseTable:
+    """Rows of a sparse matrix, with as much of a tensor's interface as `Rows` needs.
+
+    The matrix stays on the host; batches of it are made dense on the device.
+    """
+
+    def __init__(self, matrix: Any, device: torch.device | str = "cpu") -> None:
+        self.matrix = sparse.csr_array(matrix, dtype=np.float32)
+        self.shape = self.matrix.shape
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice) -> SparseTable:
+        return SparseTable(self.matrix[index], self.device)
+
+    def index_select(self, dim: int, index: Tensor) -> SparseTable:
+        """Choose rows by their numbers."""
+        return SparseTable(self.matrix[index.cpu().numpy()], self.device)
+
+    def to(self, device: torch.device) -> SparseTable:
+        """Choose the device of the dense batches."""
+        return SparseTable(self.matrix, device)
+
+    def to_dense(self) -> Tensor:
+        """Make the rows a tensor."""
+        return torch.from_numpy(self.matrix.toarray()).to(self.device)
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows to train on."""
 
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[Tensor | SparseTable, ...]
     """The arguments of ``module.loss``, aligned along their first axis."""
 
     weights: Tensor | None = None
@@ -62,7 +93,13 @@ class Rows:
             return self._map(lambda tensor: tensor[index])
         return self._map(lambda tensor: tensor.index_select(0, index))
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Rows:
+    def to_dense(self) -> Rows:
+        """Make what is sparse dense."""
+        return self._map(
+            lambda table: table.to_dense() if isinstance(table, SparseTable) else table
+        )
+
+    def _map(self, function: Callable[[Any], Any]) -> Rows:
         weights = None if self.weights is None else function(self.weights)
         return Rows(tuple(function(tensor) for tensor in self.tensors), weights)
 
@@ -291,13 +328,13 @@ def train_epoch(
 def batches(rows: Rows, batch_size: int, shuffle: bool) -> Iterator[Rows]:
     """Yield the rows in batches; the last one takes what is left."""
     if batch_size >= len(rows):
-        yield rows
+        parts: Iterable[Tensor | slice] = [slice(None)]
     elif shuffle:
-        order = torch.randperm(len(rows), device=rows.device)
-        yield from map(rows.take, order.split(batch_size))
+        parts = torch.randperm(len(rows), device=rows.device).split(batch_size)
     else:
-        for start in range(0, len(rows), batch_size):
-            yield rows.take(slice(start, start + batch_size))
+        parts = (slice(i, i + batch_size) for i in range(0, len(rows), batch_size))
+    for part in parts:
+        yield rows.take(part).to_dense()
 
 
 def weighted_losses(module: TrainableModule, batch: Rows) -> Tensor:
@@ -365,7 +402,7 @@ def in_batches(
     ----------
     function : callable
         Maps a tensor (batch, ...) on `device` to one of the same dtype, row by row.
-    X : ndarray of shape (n_rows, n_columns)
+    X : ndarray or sparse matrix of shape (n_rows, n_columns)
     device : torch.device
 
     Returns
@@ -373,9 +410,10 @@ def in_batches(
     ndarray
         The results of all rows.
     """
+    results = []
     with torch.inference_mode():
-        results = [
-            function(to_tensor(X[start : start + INFERENCE_BATCH_SIZE], device)).cpu().numpy()
-            for start in range(0, len(X), INFERENCE_BATCH_SIZE)
-        ]
+        for start in range(0, X.shape[0], INFERENCE_BATCH_SIZE):
+            batch = X[start : start + INFERENCE_BATCH_SIZE]
+            batch = batch.toarray() if sparse.issparse(batch) else batch
+            results.append(function(to_tensor(batch, device)).cpu().numpy())
     return results[0] if len(results) == 1 else np.concatenate(results)
