@@ -106,10 +106,11 @@ class Autoencoder(TrainableModule):
 
 
 class AutoencoderTransformer(BaseAutoencoder):
-    """Non-linear dimensionality reduction by a dense autoencoder.
+    """Non-linear dimensionality reduction that starts at PCA.
 
     An encoder maps a row to a code of `n_components_` numbers, a decoder maps the code back, and
-    both are trained to make the reconstruction close to the row.
+    both are trained to make the reconstruction close to the row. By default the two begin at the
+    solution of PCA, and leave it only where that helps rows that are held out.
 
     Parameters
     ----------
@@ -119,28 +120,48 @@ class AutoencoderTransformer(BaseAutoencoder):
     hidden_layer_sizes : int or sequence of int, default=(100,)
         Units of each hidden layer of the encoder; the decoder mirrors them. With ``()`` both are
         one linear layer.
-    network : callable, default=None
-        Architecture. None is the dense network that `hidden_layer_sizes`, `activation` and
-        `dropout` describe. Otherwise one of `skae.networks`, or any callable
-        ``(n_features, n_components) -> (encoder, decoder)`` that returns two `torch.nn.Module`, of
-        (batch, n_features) -> (batch, n_components) and back; the three parameters of the dense
-        network then stay at their defaults. A callable must be picklable if the estimator is to be.
     activation : {"relu", "tanh", "logistic", "identity", "gelu", "silu", "elu", "selu"}, \
             default="relu"
         Activation of the hidden layers. The code itself has none.
-    loss : {"squared_error", "bernoulli"}, default="squared_error"
+    network : callable, default=None
+        Architecture. None is the dense network that the parameters around this one describe.
+        Otherwise one of `skae.networks`, or any callable ``(n_features, n_components) -> (encoder,
+        decoder)`` that returns two `torch.nn.Module`, of (batch, n_features) -> (batch,
+        n_components) and back. The parameters of the dense network then stay at their defaults,
+        and `init` has no effect. A callable must be picklable if the estimator is to be.
+    init : {"pca", "random"}, default="pca"
+        Start of the dense network. "pca" gives encoder and decoder a linear path beside the
+        non-linear one, ``z = W(x - m) + f(x)`` and ``W'z + m + g(z)``, with W and m from the PCA of
+        all rows and f and g zero at first. Where training does not lower the monitored loss, PCA
+        is what `fit` returns. With a logistic output the start is PCA to first order in x - m.
+        "random" is the plain network.
+    tied_weights : bool, default=False
+        Whether the decoder's matrices are those of the encoder transposed.
+    use_bias : bool, default=True
+        Whether layers add a bias. If False, centre the columns of X.
+    loss : {"squared_error", "bernoulli", "gaussian"}, default="squared_error"
         What the reconstruction is trained to make small, averaged over the features:
         "squared_error" is the squared difference; "bernoulli" is the cross-entropy in nats, for
-        values in [0, 1] such as pixels or shares.
+        values in [0, 1] such as pixels or shares; "gaussian" is the negative log-density in nats of
+        a normal distribution around the reconstruction, whose variance is learned for each feature
+        and is at least 1e-6.
     output_activation : "auto" or one of the activations, default="auto"
-        Activation of the reconstruction. "auto" is "identity" for the squared error and
-        "logistic" for the Bernoulli loss.
+        Activation of the reconstruction. "auto" is "logistic" for the Bernoulli loss and
+        "identity" for the others.
     dropout : float, default=0.0
         Probability that a hidden unit is left out of a training step.
     alpha : float, default=0.0
         Strength of the L2 penalty ``alpha / 2 * ||W||**2`` on the weight matrices, beside the mean
         loss of a row. Solver "adamw" decays the weights apart from the gradient instead.
         `loss_curve_` does not include it.
+    sparsity : float, default=0.0
+        Strength of the L1 penalty ``sparsity * ||z||_1`` on the code of a row.
+    contraction : float, default=0.0
+        Strength of the penalty ``contraction * ||dz/dx||_F**2`` on the Jacobian of the encoder at
+        a row. It is exact for any network, and costs one backward pass for each component.
+    pretrain_iter : int, default=0
+        Number of epochs in which each layer of the dense network is first trained as an
+        autoencoder of the layer below it. Needs ``init="random"``.
     solver : {"adam", "adamw", "sgd", "adadelta", "rmsprop"}, default="adam"
         Optimizer. "sgd" uses Nesterov's momentum of 0.9.
     learning_rate : {"constant", "cosine"}, default="constant"
@@ -194,9 +215,12 @@ class AutoencoderTransformer(BaseAutoencoder):
     n_iter_ : int
         Number of epochs trained.
     loss_curve_ : list of float
-        Mean loss of each epoch over its batches, each before its step.
+        Mean loss of each epoch over its batches, each before its step; penalties on code and
+        Jacobian included.
     validation_loss_curve_ : list of float or None
         Mean loss of the held-out rows after each epoch; None without early stopping.
+    pretrain_loss_curves_ : list of list of float
+        Loss curve of the pretraining of each layer, as squared error; empty without it.
     best_loss_ : float
         Lowest validation loss with early stopping (that of the initial weights counts),
         otherwise lowest training loss.
@@ -205,7 +229,7 @@ class AutoencoderTransformer(BaseAutoencoder):
 
     See Also
     --------
-    sklearn.decomposition.PCA : The best linear code.
+    PCA : The best linear code.
     sklearn.neural_network.MLPRegressor : Supervised networks with the same parameters.
 
     Notes
@@ -217,6 +241,11 @@ class AutoencoderTransformer(BaseAutoencoder):
     ----------
     Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural networks",
     Science 313 (2006).
+
+    Rifai et al., "Contractive auto-encoders: explicit invariance during feature extraction",
+    ICML (2011).
+
+    Bengio et al., "Greedy layer-wise training of deep networks", NIPS (2006).
 
     Examples
     --------
