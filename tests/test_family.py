@@ -19,7 +19,7 @@ from torch import nn
 from skae import AutoencoderTransformer
 from skae.networks import ACTIVATIONS
 
-UNTRAINED = {"learning_rate_init": 1e-30, "max_iter": 1, "random_state": 0}
+UNTRAINED = {"early_stopping": False, "learning_rate_init": 1e-30, "max_iter": 1, "random_state": 0}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_training_starts_at_pca(cancer, activation, tied_weights):
 def test_code_beyond_the_rank_starts_at_zero(n_components, shape):
     X = np.random.default_rng(0).normal(size=shape)
     rank = min(shape[0] - 1, shape[1])
-    estimator = AutoencoderTransformer(n_components, early_stopping=False, **UNTRAINED).fit(X)
+    estimator = AutoencoderTransformer(n_components, **UNTRAINED).fit(X)
     codes = estimator.transform(X)
     assert codes.shape == (shape[0], n_components)
     assert_allclose(codes[:, rank:], 0.0, atol=1e-5)
@@ -79,7 +79,7 @@ def test_the_start_respects_weights(iris):
 
 def test_the_start_is_that_of_all_rows(iris):
     # Also of those that are held out: otherwise it would be worse than PCA on small tables.
-    estimator = AutoencoderTransformer(2, early_stopping=True, **UNTRAINED).fit(iris)
+    estimator = AutoencoderTransformer(2, **UNTRAINED | {"early_stopping": True}).fit(iris)
     assert_allclose(estimator.reconstruct(iris), reconstruct_by_pca(iris, 2), atol=1e-5)
 
 
@@ -293,7 +293,7 @@ def test_gaussian_loss_survives_constant_columns(iris):
 def test_pretraining_trains_every_layer_on_the_one_below(digits, tied_weights):
     estimator = AutoencoderTransformer(
         8, hidden_layer_sizes=(32, 16), init="random", tied_weights=tied_weights,
-        pretrain_iter=6, **UNTRAINED | {"learning_rate_init": 1e-3}, dropout=0.1,
+        pretrain_iter=6, dropout=0.1, **UNTRAINED | {"learning_rate_init": 1e-3},
     ).fit(digits)  # fmt: skip
     curves = estimator.pretrain_loss_curves_
     assert [len(curve) for curve in curves] == [6, 6, 6]
