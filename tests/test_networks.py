@@ -5,6 +5,7 @@ from numpy.testing import assert_allclose
 from scipy.special import erf, expit
 from torch import nn
 
+from skae import networks
 from skae.networks import ACTIVATIONS
 from skae.networks._dense import dense, layer_sizes
 
@@ -53,3 +54,8 @@ def test_dense_drops_hidden_units_only():
 )
 def test_layer_sizes(given, expected):
     assert layer_sizes(given) == expected
+
+
+def test_exported_names_are_sorted_and_exist():
+    assert networks.__all__ == sorted(networks.__all__)
+    assert all(hasattr(networks, name) for name in networks.__all__)
