@@ -107,7 +107,15 @@ def convolutional_network(
             transposed_convolution(n_in, n_out, output_padding=beyond),
         ]
     decoder += [ChannelsLast(), nn.Flatten()]
-    return nn.Sequential(*encoder), nn.Sequential(*decoder)
+
+    halves = nn.Sequential(*encoder), nn.Sequential(*decoder)
+    for weights in [*halves[0].parameters(), *halves[1].parameters()]:
+        # Torch's default shrinks the signal from layer to layer, and some seeds train slowly.
+        if weights.ndim > 1:
+            nn.init.xavier_uniform_(weights)
+        else:
+            nn.init.zeros_(weights)
+    return halves
 
 
 def check_odd(kernel_size: int) -> None:
@@ -154,7 +162,8 @@ class Conv2dNetwork(BaseEstimator):
     Notes
     -----
     Strides stand in for the pooling of the first convolutional autoencoders [1]_: they lose
-    nothing in accuracy [2]_ and have an exact mirror image, the transposed convolution [3]_.
+    nothing in accuracy [2]_ and have an exact mirror image, the transposed convolution [3]_. The
+    initial weights are those of [4]_.
 
     References
     ----------
@@ -164,6 +173,8 @@ class Conv2dNetwork(BaseEstimator):
        convolutional net", ICLR workshop (2015).
     .. [3] Dumoulin & Visin, "A guide to convolution arithmetic for deep learning",
        arXiv:1603.07285 (2016).
+    .. [4] Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural
+       networks", AISTATS (2010).
 
     Examples
     --------
