@@ -32,8 +32,8 @@ FOUR_COLUMNS = [
     for network in (
         Conv1dNetwork((4, 1), (3, 2)),
         Conv2dNetwork((2, 2), (3,)),
-        RecurrentNetwork((2, 2), 3),
-        RecurrentNetwork((4, 1), 3, cell="lstm", n_layers=2),
+        RecurrentNetwork((2, 2), 3, cell="gru"),
+        RecurrentNetwork((4, 1), 3, n_layers=2),
     )
 ]
 SMALL = ANY_WIDTH + FOUR_COLUMNS

@@ -121,9 +121,10 @@ class RecurrentNetwork(BaseEstimator):
         first time step side by side, then those of the second.
     hidden_size : int, default=32
         Length of the state, in the encoder and in the decoder.
-    cell : {"gru", "lstm"}, default="gru"
+    cell : {"gru", "lstm"}, default="lstm"
         How a state follows from the one before: gated recurrent unit [1]_ or long short-term
-        memory [2]_, which has a third more weights.
+        memory [2]_. The latter has a third more weights, but is some three times as fast on a CPU,
+        where Torch has a fused kernel for it.
     n_layers : int, default=1
         Recurrences on top of each other, each reading the states of the one below.
 
@@ -174,7 +175,7 @@ class RecurrentNetwork(BaseEstimator):
         sequence_shape: Sequence[int],
         hidden_size: int = 32,
         *,
-        cell: Literal["gru", "lstm"] = "gru",
+        cell: Literal["gru", "lstm"] = "lstm",
         n_layers: int = 1,
     ) -> None:
         self.sequence_shape = sequence_shape
