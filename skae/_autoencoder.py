@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skae._base import BaseAutoencoder
 from skae._losses import LOSSES, VARIANCE_FLOOR, squared_jacobian_norm
 from skae._training import Rows, TrainableModule, mean_squared_residual
-from skae.networks import ACTIVATIONS, Network, layer_pairs
+from skae.networks._dense import ACTIVATIONS, Network, layer_pairs
 
 
 class Autoencoder(TrainableModule):
@@ -117,11 +117,11 @@ class AutoencoderTransformer(BaseAutoencoder):
     n_components : int or float, default=0.9
         Length of the code. A float between 0 and 1 means as many components as PCA needs to keep
         that share of the variance. A code longer than the row is allowed.
-    hidden_layer_sizes : int or sequence of int, default=(100,)
+    hidden_layer_sizes : int or sequence of int, default=(128, 64)
         Units of each hidden layer of the encoder; the decoder mirrors them. With ``()`` both are
         one linear layer.
     activation : {"relu", "tanh", "logistic", "identity", "gelu", "silu", "elu", "selu"}, \
-            default="relu"
+            default="silu"
         Activation of the hidden layers. The code itself has none.
     network : callable, default=None
         Architecture. None is the dense network that the parameters around this one describe.
@@ -164,16 +164,16 @@ class AutoencoderTransformer(BaseAutoencoder):
         autoencoder of the layer below it. Needs ``init="random"``.
     solver : {"adam", "adamw", "sgd", "adadelta", "rmsprop"}, default="adam"
         Optimizer. "sgd" uses Nesterov's momentum of 0.9.
-    learning_rate : {"constant", "cosine"}, default="constant"
+    learning_rate : {"constant", "cosine"}, default="cosine"
         Schedule; "cosine" falls to zero at the end of `max_iter` epochs.
     learning_rate_init : "auto" or float, default="auto"
-        Learning rate of the first step. "auto" is 0.001 for adam, adamw and rmsprop, 0.01 for sgd
-        and 1 for adadelta.
+        Learning rate of the first step. "auto" is 0.003 for adam and adamw, 0.001 for rmsprop, 0.01
+        for sgd and 1 for adadelta.
     batch_size : int, default=64
         Rows per step. The last step of an epoch takes what is left.
     max_iter : int, default=100
         Number of epochs, that is passes over the data, if nothing stops training before.
-    early_stopping : bool, default=False
+    early_stopping : bool, default=True
         Whether to hold out rows, stop when their loss no longer falls and return the weights for
         which it was lowest. If False, the training loss decides when to stop and the last weights
         are returned.
@@ -237,6 +237,9 @@ class AutoencoderTransformer(BaseAutoencoder):
     Scale the features first, for example with `StandardScaler`: the squared error weighs a
     feature by its variance, and training expects values of the order of one.
 
+    The defaults were chosen by the squared error of held-out rows on 24 standardized tables and
+    confirmed on 24 others, see the page on the anchor in the user guide.
+
     References
     ----------
     Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural networks",
@@ -266,8 +269,8 @@ class AutoencoderTransformer(BaseAutoencoder):
         self,
         n_components: int | float = 0.9,
         *,
-        hidden_layer_sizes: int | Sequence[int] = (100,),
-        activation: str = "relu",
+        hidden_layer_sizes: int | Sequence[int] = (128, 64),
+        activation: str = "silu",
         network: Network | None = None,
         init: Literal["pca", "random"] = "pca",
         tied_weights: bool = False,
@@ -280,11 +283,11 @@ class AutoencoderTransformer(BaseAutoencoder):
         contraction: float = 0.0,
         pretrain_iter: int = 0,
         solver: Literal["adam", "adamw", "sgd", "adadelta", "rmsprop"] = "adam",
-        learning_rate: Literal["constant", "cosine"] = "constant",
+        learning_rate: Literal["constant", "cosine"] = "cosine",
         learning_rate_init: float | Literal["auto"] = "auto",
         batch_size: int = 64,
         max_iter: int = 100,
-        early_stopping: bool = False,
+        early_stopping: bool = True,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         tol: float = 1e-4,

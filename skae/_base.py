@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import signature
 from itertools import repeat
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -24,19 +24,13 @@ from sklearn.base import (
 from sklearn.callback import CallbackContext, CallbackSupportMixin, with_callbacks
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import nn
 
 from skae._device import is_available, private_random_state, resolve_device, to_tensor
-from skae._linalg import (
-    flip_signs,
-    n_components_for_share,
-    principal_axes,
-    top_eigenpairs,
-    zero_out_rounding,
-)
+from skae._linalg import n_components_for_share
+from skae._linear_code import linear_code
 from skae._losses import LOSSES, check_support
-from skae._moments import Moments, gram_matrix, project_on_rows
+from skae._reporting import EpochReporter
 from skae._sklearn_compat import Interval, RealNotInt, StrOptions, _check_sample_weight
 from skae._training import (
     LEARNING_RATE_INIT,
@@ -55,7 +49,7 @@ from skae._training import (
     train,
     train_epoch,
 )
-from skae.networks import ACTIVATIONS, anchor, dense_network
+from skae.networks._dense import ACTIVATIONS, anchor, dense_network
 
 CPU = torch.device("cpu")
 FLOATS = (np.float64, np.float32)
@@ -522,7 +516,9 @@ class BaseAutoencoder(
         elif continued:
             n_components = self.n_components_
         else:
-            n_components = n_components_for_share(linear_code(rows).variances, self.n_components)
+            n_components = n_components_for_share(
+                linear_code(*rows.to_numpy()).variances, self.n_components
+            )
         module = self._build_module(n_features, n_components, None if continued else rows)
         if continued:
             try:
@@ -531,8 +527,9 @@ class BaseAutoencoder(
                 raise ValueError(
                     "The fitted weights cannot be continued, because the network has another "
                     f"shape now: {n_features} features, n_components={n_components}, "
-                    f"hidden_layer_sizes={self.hidden_layer_sizes}. Set these back, or start "
-                    "anew with a clone of the estimator or with warm_start=False."
+                    f"hidden_layer_sizes={self.hidden_layer_sizes}, network={self.network}. Set "
+                    "these back, or start anew with a clone of the estimator or with "
+                    "warm_start=False."
                 ) from error
         return module, n_components
 
@@ -554,7 +551,7 @@ class BaseAutoencoder(
             anchored=anchored,
         )
         if anchored and rows is not None:
-            mean, _, axes = linear_code(rows)
+            mean, _, axes = linear_code(*rows.to_numpy())
             offset, slope = mean, torch.ones_like(mean)
             if self._output_activation() == "logistic":
                 # To first order, logit(x) = logit(m) + (x - m) / (m (1 - m)).
@@ -610,81 +607,6 @@ class BaseAutoencoder(
         if device != CPU or dtype != torch.float32:
             module = copy.deepcopy(module).to(device, dtype)
         return in_batches(getattr(module, method), X, device)
-
-
-class LinearCode(NamedTuple):
-    """What PCA finds in training rows."""
-
-    mean: Tensor  # (n_features,), float64
-    variances: Tensor  # (rank,), float64, in decreasing order, up to a common factor
-    axes: Tensor  # (rank, n_features), float64, orthonormal rows
-
-
-def linear_code(rows: Rows) -> LinearCode:
-    """Solve the eigenproblem of the scatter matrix or, for wide data, of the Gram matrix."""
-    table = rows.tensors[-1]  # what is to be reconstructed
-    X = table.matrix if isinstance(table, SparseTable) else table.numpy()
-    weights = None if rows.weights is None else rows.weights.double().numpy()
-    n_rows, n_features = X.shape
-    if n_rows >= n_features:
-        moments = Moments.from_rows(X, weights)
-        return LinearCode(moments.mean, *principal_axes(moments.scatter))
-    mean, gram = gram_matrix(X, weights)
-    variances, vectors = top_eigenpairs(gram)
-    variances = zero_out_rounding(variances, n_features * np.finfo(X.dtype).eps)
-    rank = int(torch.count_nonzero(variances))
-    scale = variances[:rank].sqrt()
-    axes = torch.from_numpy(project_on_rows(X, (vectors[:, :rank] / scale).numpy(), weights))
-    return LinearCode(mean, variances[:rank], flip_signs(axes))
-
-
-class EpochReporter:
-    """Tells scikit-learn's callbacks and the progress bar about epochs."""
-
-    def __init__(
-        self,
-        estimator: BaseAutoencoder,
-        context: CallbackContext,
-        X: np.ndarray,
-        sample_weight: ArrayLike | None,
-        fitted_attributes: Callable[[], dict[str, Any]],
-    ) -> None:
-        # An autoencoder's target is its input: a scorer that wants y is given X.
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        self.task = {"estimator": estimator, "X": X, "y": X, "metadata": metadata}
-        self.task_name = "epoch"
-        self.context = context
-        self.fitted_attributes = fitted_attributes
-        self.bar = tqdm(
-            desc=type(estimator).__name__,
-            total=context.max_subtasks,
-            unit="epoch",
-            disable=not estimator.verbose,
-        )
-
-    def __enter__(self) -> Self:
-        self.context.call_on_fit_task_begin(**self.task)
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self.bar.close()
-        if error is None:
-            # By now the estimator itself is fitted: nothing is to be added to a copy of it.
-            self.context.call_on_fit_task_end(**self.task, reconstruction_attributes={})
-
-    def epoch_begins(self) -> None:
-        """Open the task of an epoch."""
-        self.epoch = self.context.subcontext(task_name=self.task_name)
-        self.epoch.call_on_fit_task_begin(**self.task)
-
-    def epoch_ends(self, history: History) -> bool:
-        """Close the task of an epoch; True if a callback wants to stop."""
-        loss = (history.validation_loss_curve or history.loss_curve)[-1]
-        self.bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
-        self.bar.update()
-        return self.epoch.call_on_fit_task_end(
-            **self.task, reconstruction_attributes=self.fitted_attributes
-        )
 
 
 def to_rows(X: np.ndarray, X_clean: np.ndarray | None, weights: np.ndarray | None) -> Rows:

@@ -69,8 +69,9 @@ class SparseTable:
 class Rows:
     """Rows to train on."""
 
-    tensors: tuple[Tensor | SparseTable, ...]
-    """The arguments of ``module.loss``, aligned along their first axis."""
+    tensors: tuple[Any, ...]
+    """The arguments of ``module.loss``, aligned along their first axis: each a tensor or, until
+    a batch of it is taken, a `SparseTable`."""
 
     weights: Tensor | None = None
     """Weights of mean one."""
@@ -93,6 +94,12 @@ class Rows:
             return self._map(lambda tensor: tensor[index])
         return self._map(lambda tensor: tensor.index_select(0, index))
 
+    def to_numpy(self) -> tuple[Any, np.ndarray | None]:
+        """Give what is to be reconstructed, as an array or sparse matrix, and its weights."""
+        target = self.tensors[-1]
+        weights = None if self.weights is None else self.weights.double().numpy()
+        return target.matrix if isinstance(target, SparseTable) else target.numpy(), weights
+
     def to_dense(self) -> Rows:
         """Make what is sparse dense."""
         return self._map(
@@ -113,7 +120,7 @@ SOLVERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 # Adadelta's steps have the size of the weights themselves, hence the factor of one (Zeiler 2012).
-LEARNING_RATE_INIT = {"adadelta": 1.0, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "sgd": 1e-2}
+LEARNING_RATE_INIT = {"adadelta": 1.0, "adam": 3e-3, "adamw": 3e-3, "rmsprop": 1e-3, "sgd": 1e-2}
 
 
 def constant(learning_rate_init: float, n_steps: int) -> Iterator[float]:
@@ -393,9 +400,7 @@ def check_finite(module: TrainableModule, loss: float, epoch: int) -> None:
     )
 
 
-def in_batches(
-    function: Callable[[Tensor], Tensor], X: np.ndarray, device: torch.device
-) -> np.ndarray:
+def in_batches(function: Callable[[Tensor], Tensor], X: Any, device: torch.device) -> np.ndarray:
     """Apply a function of row batches to an array of any length in bounded memory.
 
     Parameters
