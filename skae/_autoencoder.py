@@ -31,6 +31,9 @@ class Autoencoder(TrainableModule):
         Weight of the codes' L1 norm.
     contraction : float
         Weight of the squared norm of the encoder's Jacobian.
+    corruption : nn.Module, default=None
+        (batch, n_features) -> (batch, n_features): what `loss` does to rows before it encodes
+        them. Nothing else applies it.
     """
 
     def __init__(
@@ -43,11 +46,13 @@ class Autoencoder(TrainableModule):
         output_activation: str,
         sparsity: float = 0.0,
         contraction: float = 0.0,
+        corruption: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self._loss = LOSSES[loss]
         self._sparsity = sparsity
         self._contraction = contraction
+        self.corruption = corruption
         self.encoder = encoder
         self.decoder = decoder
         self.output_activation = ACTIVATIONS[output_activation]()
@@ -75,9 +80,17 @@ class Autoencoder(TrainableModule):
         return self.elementwise_loss(x).mean(dim=-1)
 
     def loss(self, x: Tensor, target: Tensor | None = None) -> Tensor:
-        """Loss of the reconstruction of a target (None is x itself) and penalties, (batch,)."""
+        """Loss of the reconstruction of a target and penalties, (batch,).
+
+        Without a target, x itself is to be reconstructed, from a corrupted copy if there is a
+        corruption.
+        """
+        if target is None:
+            target = x
+            if self.corruption is not None:
+                x = self.corruption(x)
         z = self.encode(x)
-        losses = self._loss_of_code(z, x if target is None else target).mean(dim=-1)
+        losses = self._loss_of_code(z, target).mean(dim=-1)
         if self._sparsity > 0.0:
             losses = losses + self._sparsity * z.abs().sum(dim=-1)
         if self._contraction > 0.0:

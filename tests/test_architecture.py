@@ -12,7 +12,8 @@ FLOORS = [
     {"_corruption", "_device", "_linalg", "_losses", "_moments", "_sklearn_compat"},
     {"_training", "networks"},
     {"_base"},
-    {"_autoencoder", "_denoising", "_pca", "_vae"},
+    {"_autoencoder", "_pca", "_vae"},
+    {"_denoising"},
     {"_outliers", "plotting"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
