@@ -27,7 +27,13 @@ from tqdm.auto import tqdm
 
 from skae._device import is_available, private_random_state, resolve_device, to_tensor
 from skae._losses import LOSSES, check_support
-from skae._sklearn_compat import Interval, RealNotInt, StrOptions, _check_sample_weight
+from skae._sklearn_compat import (
+    Interval,
+    RealNotInt,
+    StrOptions,
+    _check_sample_weight,
+    _get_feature_names,
+)
 from skae._training import (
     LEARNING_RATE_INIT,
     LEARNING_RATES,
@@ -362,13 +368,19 @@ class BaseAutoencoder(
         if X_clean is None:
             check_support(X, self.loss, names)
         else:
+            clean_names = _get_feature_names(X_clean)
             X_clean = check_array(X_clean, dtype=FLOATS, input_name="X_clean", estimator=self)
             if X_clean.shape != X.shape:
                 raise ValueError(
                     f"X_clean has shape {X_clean.shape} and X has shape {X.shape}; row i of "
                     "X_clean is what row i of X is to become."
                 )
-            check_support(X_clean, self.loss, names)
+            if names is not None and clean_names is not None and list(clean_names) != list(names):
+                raise ValueError(
+                    f"X_clean has columns {list(clean_names)} and X has columns {list(names)}; "
+                    "give both the same columns in the same order."
+                )
+            check_support(X_clean, self.loss, names, table="X_clean")
         if sample_weight is None:
             return X, X_clean, None
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)

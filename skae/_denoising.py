@@ -128,7 +128,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         A callable ``(x, level) -> x_noisy`` takes tensors of shape (batch, n_features) and
         (batch, 1) and gives the first shape; it should draw from Torch's default generator, and
         must be picklable if the estimator is to be.
-    noise_level : float or (float, float), default=0.5
+    noise_level : float or (float, float), default=0.3
         Strength of the noise: the standard deviation in the unit of X for the two Gaussian ones, a
         cell's probability of being hit for the other three. Of a pair (low, high), each row draws
         its own level in every step, so that one network learns several strengths. With zero this
@@ -284,7 +284,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         n_components: int | float = 0.9,
         *,
         noise: str | Callable[[Tensor, Tensor], Tensor] = "gaussian",
-        noise_level: NoiseLevel = 0.5,
+        noise_level: NoiseLevel = 0.3,
         hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: str = "relu",
         network: Network | None = None,

@@ -105,7 +105,9 @@ LOSSES = {
 }
 
 
-def check_support(X: np.ndarray, loss: str, feature_names: np.ndarray | None = None) -> None:
+def check_support(
+    X: np.ndarray, loss: str, feature_names: np.ndarray | None = None, *, table: str = "X"
+) -> None:
     """Raise a ValueError that names the first column with values that ``loss`` cannot take."""
     low, high = LOSSES[loss].support
     if (low, high) == (-np.inf, np.inf):
@@ -116,7 +118,7 @@ def check_support(X: np.ndarray, loss: str, feature_names: np.ndarray | None = N
         column = int(outside.argmax())
         name = column if feature_names is None else repr(feature_names[column])
         raise ValueError(
-            f"loss={loss!r} takes values in [{low:g}, {high:g}], but column {name} of X ranges "
-            f"from {smallest[column]:g} to {largest[column]:g}. Scale X, for example with "
+            f"loss={loss!r} takes values in [{low:g}, {high:g}], but column {name} of {table} "
+            f"ranges from {smallest[column]:g} to {largest[column]:g}. Scale it, for example with "
             "MinMaxScaler(clip=True), or choose loss='squared_error'."
         )
