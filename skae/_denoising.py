@@ -56,8 +56,8 @@ class Corruption(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_features) -> (batch, n_features), without a change to x."""
-        if self._levels == (0.0, 0.0):
-            return x
+        if isinstance(self._noise, str) and self._levels == (0.0, 0.0):
+            return x  # and no random number is drawn
         if self.training:
             return self._corrupt(x)
         # What is monitored must be comparable from one epoch to the next.
@@ -131,20 +131,20 @@ class DenoisingAutoencoder(BaseAutoencoder):
     noise_level : float or (float, float), default=0.3
         Strength of the noise: the standard deviation in the unit of X for the two Gaussian ones, a
         cell's probability of being hit for the other three. Of a pair (low, high), each row draws
-        its own level in every step, so that one network learns several strengths. With zero this
-        is `AutoencoderTransformer`.
+        its own level in every step, so that one network learns several strengths. With zero,
+        and noise that has a name, this is `AutoencoderTransformer`.
     hidden_layer_sizes : int or sequence of int, default=(100,)
         Units of each hidden layer of the encoder; the decoder mirrors them. With ``()`` both are
         one linear layer.
+    activation : {"relu", "tanh", "logistic", "identity", "gelu", "silu", "elu", "selu"}, \
+            default="relu"
+        Activation of the hidden layers. The code itself has none.
     network : callable, default=None
         Architecture. None is the dense network that `hidden_layer_sizes`, `activation` and
         `dropout` describe. Otherwise one of `skae.networks`, or any callable
         ``(n_features, n_components) -> (encoder, decoder)`` that returns two `torch.nn.Module`, of
         (batch, n_features) -> (batch, n_components) and back; the three parameters of the dense
         network then stay at their defaults. A callable must be picklable if the estimator is to be.
-    activation : {"relu", "tanh", "logistic", "identity", "gelu", "silu", "elu", "selu"}, \
-            default="relu"
-        Activation of the hidden layers. The code itself has none.
     init : {"pca", "random"}, default="pca"
         Start of the dense network: its linear path at PCA's solution and the rest at zero, or
         random weights.
@@ -152,13 +152,15 @@ class DenoisingAutoencoder(BaseAutoencoder):
         Whether the decoder's matrices are those of the encoder transposed.
     use_bias : bool, default=True
         Whether layers add a bias.
-    loss : {"squared_error", "bernoulli"}, default="squared_error"
-        What the reconstruction is trained to make small, averaged over the features:
-        "squared_error" is the squared difference; "bernoulli" is the cross-entropy in nats, for
-        values in [0, 1] such as pixels or shares.
+    loss : {"squared_error", "bernoulli", "gaussian"}, default="squared_error"
+        What the restored row is trained to make small, averaged over the features:
+        "squared_error" is the squared difference to the clean row; "bernoulli" is the
+        cross-entropy in nats, for clean values in [0, 1] such as pixels or shares; "gaussian" is
+        the negative log-density in nats of a normal distribution whose variance is learned for
+        each feature.
     output_activation : "auto" or one of the activations, default="auto"
-        Activation of the reconstruction. "auto" is "identity" for the squared error and
-        "logistic" for the Bernoulli loss.
+        Activation of the reconstruction. "auto" is "logistic" for the Bernoulli loss and
+        "identity" for the others.
     dropout : float, default=0.0
         Probability that a hidden unit is left out of a training step.
     alpha : float, default=0.0
@@ -218,7 +220,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         Length of the code.
     n_features_in_ : int
         Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X, if it had any that are all strings.
     n_iter_ : int
         Number of epochs trained.
@@ -291,7 +293,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         init: Literal["pca", "random"] = "pca",
         tied_weights: bool = False,
         use_bias: bool = True,
-        loss: Literal["squared_error", "bernoulli"] = "squared_error",
+        loss: Literal["squared_error", "bernoulli", "gaussian"] = "squared_error",
         output_activation: str = "auto",
         dropout: float = 0.0,
         alpha: float = 0.0,

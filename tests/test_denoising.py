@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skae import AutoencoderTransformer, DenoisingAutoencoder
+from skae._corruption import NOISES
 
 N_FEATURES = 4
 LONG = {"max_iter": 1500, "n_iter_no_change": 1500}
@@ -237,6 +238,12 @@ def test_a_callable_gets_rows_and_levels(X):
     assert_allclose(estimator.loss_curve_, np.mean(X**2), rtol=1e-4)
 
 
+def test_a_callable_decides_what_level_zero_means(X):
+    estimator = linear(noise=shift_columns, noise_level=0.0, max_iter=1, learning_rate_init=1e-9)
+    expected = np.mean(np.square(np.roll(X, 1, axis=1) - X))
+    assert_allclose(estimator.fit(X).loss_curve_, expected, rtol=1e-4)
+
+
 def test_a_callable_is_learned_and_pickled(X):
     # A denoiser that sees columns in another order learns to put them back.
     estimator = linear(noise=shift_columns, **LONG).fit(X)
@@ -362,3 +369,18 @@ def test_combinations(X, parameters):
     assert np.isfinite(estimator.reconstruct(X)).all()
     other = pickle.loads(pickle.dumps(estimator))
     assert_array_equal(other.reconstruct(X), estimator.reconstruct(X))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("noise", NOISES)
+def test_noise_on_cuda_is_private_and_repeatable(X, noise):
+    before = torch.cuda.get_rng_state(), torch.random.get_rng_state()
+    estimator = DenoisingAutoencoder(
+        2, noise=noise, noise_level=(0.1, 0.3), max_iter=3, early_stopping=True, device="cuda",
+        random_state=0,
+    )  # fmt: skip
+    first, second = (clone(estimator).fit(X) for _ in range(2))
+    assert first.validation_loss_curve_ == second.validation_loss_curve_
+    assert_array_equal(first.reconstruct(X), second.reconstruct(X))
+    assert_array_equal(torch.cuda.get_rng_state(), before[0])
+    assert_array_equal(torch.random.get_rng_state(), before[1])
