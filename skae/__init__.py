@@ -2,7 +2,8 @@
 
 from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
+from skae._pca import PCA
 
-__all__ = ["AutoencoderTransformer", "DenoisingAutoencoder"]
+__all__ = ["AutoencoderTransformer", "DenoisingAutoencoder", "PCA"]
 
 __version__ = "0.1.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, repeat
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,9 +12,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder
-from skae._losses import LOSSES, squared_jacobian_norm
-from skae._training import Rows, TrainableModule
-from skae.networks import ACTIVATIONS, Network
+from skae._losses import LOSSES, VARIANCE_FLOOR, squared_jacobian_norm
+from skae._training import Rows, TrainableModule, mean_squared_residual
+from skae.networks import ACTIVATIONS, Network, layer_pairs
 
 
 class Autoencoder(TrainableModule):
@@ -23,27 +24,27 @@ class Autoencoder(TrainableModule):
     ----------
     encoder, decoder : nn.Module
         (batch, n_features) -> (batch, n_components) and back.
-    n_features : int
-        Width of the rows.
     loss, output_activation : str
         Keys of `LOSSES` and `ACTIVATIONS`.
+    n_features : int
+        Width of the rows, if the loss learns a variance of each feature.
     sparsity : float
         Weight of the codes' L1 norm.
     contraction : float
         Weight of the squared norm of the encoder's Jacobian.
     corruption : nn.Module, default=None
         (batch, n_features) -> (batch, n_features): what `loss` does to rows before it encodes
-        them. Nothing else applies it.
+        them. Nothing else applies it. None leaves them as they are.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
         decoder: nn.Module,
-        n_features: int,
         *,
         loss: str,
         output_activation: str,
+        n_features: int = 0,
         sparsity: float = 0.0,
         contraction: float = 0.0,
         corruption: nn.Module | None = None,
@@ -52,7 +53,8 @@ class Autoencoder(TrainableModule):
         self._loss = LOSSES[loss]
         self._sparsity = sparsity
         self._contraction = contraction
-        self.corruption = corruption
+        self.corruption = nn.Identity() if corruption is None else corruption
+        self._output_activation = output_activation
         self.encoder = encoder
         self.decoder = decoder
         self.output_activation = ACTIVATIONS[output_activation]()
@@ -82,13 +84,10 @@ class Autoencoder(TrainableModule):
     def loss(self, x: Tensor, target: Tensor | None = None) -> Tensor:
         """Loss of the reconstruction of a target and penalties, (batch,).
 
-        Without a target, x itself is to be reconstructed, from a corrupted copy if there is a
-        corruption.
+        Without a target, x itself is to be reconstructed, from what the corruption leaves of it.
         """
         if target is None:
-            target = x
-            if self.corruption is not None:
-                x = self.corruption(x)
+            target, x = x, self.corruption(x)
         z = self.encode(x)
         losses = self._loss_of_code(z, target).mean(dim=-1)
         if self._sparsity > 0.0:
@@ -96,6 +95,38 @@ class Autoencoder(TrainableModule):
         if self._contraction > 0.0:
             losses = losses + self._contraction * squared_jacobian_norm(self.encode, x)
         return losses
+
+    def stages(self) -> list[Autoencoder]:
+        """Autoencoders of one layer each that share the weights of this one, if it is dense."""
+        output_activations = chain([self._output_activation], repeat("identity"))
+        corruptions = chain([self.corruption], repeat(None))
+        return [
+            Autoencoder(
+                forth,
+                back,
+                loss="squared_error",
+                output_activation=output_activation,
+                corruption=corruption,
+            )
+            for (forth, back), output_activation, corruption in zip(
+                layer_pairs(self.encoder, self.decoder),
+                output_activations,
+                corruptions,
+                strict=False,
+            )
+        ]
+
+    def start_variance(self, rows: Rows) -> None:
+        """Start the learned variance of each feature, if there is one, at that of the residuals."""
+        if not self._loss.learns_variance:
+            return
+        paired = len(rows.tensors) > 1
+
+        def restore(x: Tensor) -> Tensor:
+            return self.reconstruct(x if paired else self.corruption(x))
+
+        variance = mean_squared_residual(restore, rows)
+        self.log_variance.data = variance.clamp(min=VARIANCE_FLOOR).log()
 
     def _loss_of_code(self, z: Tensor, target: Tensor) -> Tensor:
         output = self.decoder(z)
@@ -107,53 +138,74 @@ class Autoencoder(TrainableModule):
 
 
 class AutoencoderTransformer(BaseAutoencoder):
-    """Non-linear dimensionality reduction by a dense autoencoder.
+    """Non-linear dimensionality reduction that starts at PCA.
 
     An encoder maps a row to a code of `n_components_` numbers, a decoder maps the code back, and
-    both are trained to make the reconstruction close to the row.
+    both are trained to make the reconstruction close to the row. By default the two begin at the
+    solution of PCA, and leave it only where that helps rows that are held out.
 
     Parameters
     ----------
     n_components : int or float, default=0.9
         Length of the code. A float between 0 and 1 means as many components as PCA needs to keep
         that share of the variance. A code longer than the row is allowed.
-    hidden_layer_sizes : int or sequence of int, default=(100,)
+    hidden_layer_sizes : int or sequence of int, default=(128, 64)
         Units of each hidden layer of the encoder; the decoder mirrors them. With ``()`` both are
         one linear layer.
-    network : callable, default=None
-        Architecture. None is the dense network that `hidden_layer_sizes`, `activation` and
-        `dropout` describe. Otherwise one of `skae.networks`, or any callable
-        ``(n_features, n_components) -> (encoder, decoder)`` that returns two `torch.nn.Module`, of
-        (batch, n_features) -> (batch, n_components) and back; the three parameters of the dense
-        network then stay at their defaults. A callable must be picklable if the estimator is to be.
     activation : {"relu", "tanh", "logistic", "identity", "gelu", "silu", "elu", "selu"}, \
-            default="relu"
+            default="silu"
         Activation of the hidden layers. The code itself has none.
-    loss : {"squared_error", "bernoulli"}, default="squared_error"
+    network : callable, default=None
+        Architecture. None is the dense network that the parameters around this one describe.
+        Otherwise one of `skae.networks`, or any callable ``(n_features, n_components) -> (encoder,
+        decoder)`` that returns two `torch.nn.Module`, of (batch, n_features) -> (batch,
+        n_components) and back. The parameters of the dense network then stay at their defaults,
+        and `init` has no effect. A callable must be picklable if the estimator is to be.
+    init : {"pca", "random"}, default="pca"
+        Start of the dense network. "pca" gives encoder and decoder a linear path beside the
+        non-linear one, ``z = W(x - m) + f(x)`` and ``W'z + m + g(z)``, with W and m from the PCA of
+        all rows and f and g zero at first. Where training does not lower the monitored loss, PCA
+        is what `fit` returns. With a logistic output the start is PCA to first order in x - m.
+        "random" is the plain network.
+    tied_weights : bool, default=False
+        Whether the decoder's matrices are those of the encoder transposed.
+    use_bias : bool, default=True
+        Whether layers add a bias. If False, centre the columns of X.
+    loss : {"squared_error", "bernoulli", "gaussian"}, default="squared_error"
         What the reconstruction is trained to make small, averaged over the features:
         "squared_error" is the squared difference; "bernoulli" is the cross-entropy in nats, for
-        values in [0, 1] such as pixels or shares.
+        values in [0, 1] such as pixels or shares; "gaussian" is the negative log-density in nats of
+        a normal distribution around the reconstruction, whose variance is learned for each feature
+        and is at least 1e-6.
     output_activation : "auto" or one of the activations, default="auto"
-        Activation of the reconstruction. "auto" is "identity" for the squared error and
-        "logistic" for the Bernoulli loss.
+        Activation of the reconstruction. "auto" is "logistic" for the Bernoulli loss and
+        "identity" for the others.
     dropout : float, default=0.0
         Probability that a hidden unit is left out of a training step.
     alpha : float, default=0.0
         Strength of the L2 penalty ``alpha / 2 * ||W||**2`` on the weight matrices, beside the mean
         loss of a row. Solver "adamw" decays the weights apart from the gradient instead.
         `loss_curve_` does not include it.
+    sparsity : float, default=0.0
+        Strength of the L1 penalty ``sparsity * ||z||_1`` on the code of a row.
+    contraction : float, default=0.0
+        Strength of the penalty ``contraction * ||dz/dx||_F**2`` on the Jacobian of the encoder at
+        a row. It is exact for any network, and costs one backward pass for each component.
+    pretrain_iter : int, default=0
+        Number of epochs in which each layer of the dense network is first trained as an
+        autoencoder of the layer below it. Needs ``init="random"``.
     solver : {"adam", "adamw", "sgd", "adadelta", "rmsprop"}, default="adam"
         Optimizer. "sgd" uses Nesterov's momentum of 0.9.
-    learning_rate : {"constant", "cosine"}, default="constant"
+    learning_rate : {"constant", "cosine"}, default="cosine"
         Schedule; "cosine" falls to zero at the end of `max_iter` epochs.
     learning_rate_init : "auto" or float, default="auto"
-        Learning rate of the first step. "auto" is 0.001 for adam, adamw and rmsprop, 0.01 for sgd
-        and 1 for adadelta.
+        Learning rate of the first step. "auto" is 0.003 for adam and adamw, 0.001 for rmsprop, 0.01
+        for sgd and 1 for adadelta.
     batch_size : int, default=64
         Rows per step. The last step of an epoch takes what is left.
     max_iter : int, default=100
         Number of epochs, that is passes over the data, if nothing stops training before.
-    early_stopping : bool, default=False
+    early_stopping : bool, default=True
         Whether to hold out rows, stop when their loss no longer falls and return the weights for
         which it was lowest. If False, the training loss decides when to stop and the last weights
         are returned.
@@ -190,14 +242,17 @@ class AutoencoderTransformer(BaseAutoencoder):
         Length of the code.
     n_features_in_ : int
         Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X, if it had any that are all strings.
     n_iter_ : int
         Number of epochs trained.
     loss_curve_ : list of float
-        Mean loss of each epoch over its batches, each before its step.
+        Mean loss of each epoch over its batches, each before its step; penalties on code and
+        Jacobian included.
     validation_loss_curve_ : list of float or None
         Mean loss of the held-out rows after each epoch; None without early stopping.
+    pretrain_loss_curves_ : list of list of float
+        Loss curve of the pretraining of each layer, as squared error; empty without it.
     best_loss_ : float
         Lowest validation loss with early stopping (that of the initial weights counts),
         otherwise lowest training loss.
@@ -206,7 +261,7 @@ class AutoencoderTransformer(BaseAutoencoder):
 
     See Also
     --------
-    sklearn.decomposition.PCA : The best linear code.
+    PCA : The best linear code.
     sklearn.neural_network.MLPRegressor : Supervised networks with the same parameters.
 
     Notes
@@ -214,10 +269,18 @@ class AutoencoderTransformer(BaseAutoencoder):
     Scale the features first, for example with `StandardScaler`: the squared error weighs a
     feature by its variance, and training expects values of the order of one.
 
+    The defaults were chosen by the squared error of held-out rows on 24 standardized tables and
+    confirmed on 24 others, see the page on the anchor in the user guide.
+
     References
     ----------
     Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural networks",
     Science 313 (2006).
+
+    Rifai et al., "Contractive auto-encoders: explicit invariance during feature extraction",
+    ICML (2011).
+
+    Bengio et al., "Greedy layer-wise training of deep networks", NIPS (2006).
 
     Examples
     --------
@@ -238,8 +301,8 @@ class AutoencoderTransformer(BaseAutoencoder):
         self,
         n_components: int | float = 0.9,
         *,
-        hidden_layer_sizes: int | Sequence[int] = (100,),
-        activation: str = "relu",
+        hidden_layer_sizes: int | Sequence[int] = (128, 64),
+        activation: str = "silu",
         network: Network | None = None,
         init: Literal["pca", "random"] = "pca",
         tied_weights: bool = False,
@@ -250,12 +313,13 @@ class AutoencoderTransformer(BaseAutoencoder):
         alpha: float = 0.0,
         sparsity: float = 0.0,
         contraction: float = 0.0,
+        pretrain_iter: int = 0,
         solver: Literal["adam", "adamw", "sgd", "adadelta", "rmsprop"] = "adam",
-        learning_rate: Literal["constant", "cosine"] = "constant",
+        learning_rate: Literal["constant", "cosine"] = "cosine",
         learning_rate_init: float | Literal["auto"] = "auto",
         batch_size: int = 64,
         max_iter: int = 100,
-        early_stopping: bool = False,
+        early_stopping: bool = True,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
@@ -279,6 +343,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         self.alpha = alpha
         self.sparsity = sparsity
         self.contraction = contraction
+        self.pretrain_iter = pretrain_iter
         self.solver = solver
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
@@ -355,12 +420,15 @@ class AutoencoderTransformer(BaseAutoencoder):
         self, n_features: int, n_components: int, rows: Rows | None = None
     ) -> Autoencoder:
         encoder, decoder = self._build_network(n_features, n_components, rows)
-        return Autoencoder(
+        module = Autoencoder(
             encoder,
             decoder,
-            n_features,
             loss=self.loss,
             output_activation=self._output_activation(),
+            n_features=n_features,
             sparsity=self.sparsity,
             contraction=self.contraction,
         )
+        if rows is not None:
+            module.start_variance(rows)
+        return module

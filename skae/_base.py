@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from itertools import repeat
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -22,11 +24,13 @@ from sklearn.base import (
 from sklearn.callback import CallbackContext, CallbackSupportMixin, with_callbacks
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import nn
 
 from skae._device import is_available, private_random_state, resolve_device, to_tensor
+from skae._linalg import n_components_for_share
+from skae._linear_code import linear_code
 from skae._losses import LOSSES, check_support
+from skae._reporting import EpochReporter
 from skae._sklearn_compat import (
     Interval,
     RealNotInt,
@@ -40,8 +44,10 @@ from skae._training import (
     SOLVERS,
     History,
     Rows,
+    SparseTable,
     TrainableModule,
     check_finite,
+    encode_rows,
     in_batches,
     make_optimizer,
     optimizer_arrays,
@@ -83,6 +89,7 @@ class BaseAutoencoder(
         "alpha": [Interval(Real, 0, None, closed="left")],
         "sparsity": [Interval(Real, 0, None, closed="left")],
         "contraction": [Interval(Real, 0, None, closed="left")],
+        "pretrain_iter": [Interval(Integral, 0, None, closed="left")],
         "solver": [StrOptions(set(SOLVERS))],
         "learning_rate": [StrOptions(set(LEARNING_RATES))],
         "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
@@ -120,29 +127,29 @@ class BaseAutoencoder(
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components_)
+        Z : ndarray of shape (n_samples, `n_components_`)
             Codes, in the dtype of X. `set_output` turns them into a DataFrame.
         """
         return self._apply("encode", self._validate_rows(X))
 
-    def inverse_transform(self, Z: ArrayLike) -> np.ndarray:
+    def inverse_transform(self, X: ArrayLike) -> np.ndarray:
         """Decode codes.
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, n_components_)
             Codes, as `transform` returns them.
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
-            Reconstructions, in the dtype of Z.
+        X_decoded : ndarray of shape (n_samples, n_features_in_)
+            Reconstructions, in the dtype of X.
         """
         check_is_fitted(self)
-        codes = check_array(Z, dtype=FLOATS, input_name="Z", estimator=self)
+        codes = check_array(X, dtype=FLOATS, estimator=self)
         if codes.shape[1] != self.n_components_:
             raise ValueError(
-                f"Z has {codes.shape[1]} columns, but {type(self).__name__} has codes of "
+                f"X has {codes.shape[1]} columns, but the codes of {type(self).__name__} have "
                 f"n_components_={self.n_components_}; pass what transform returns."
             )
         return self._apply("decode", codes)
@@ -221,6 +228,7 @@ class BaseAutoencoder(
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -261,12 +269,49 @@ class BaseAutoencoder(
                 f"output_activation={self.output_activation!r} cannot give the probabilities "
                 "that loss='bernoulli' compares; use output_activation='auto'."
             )
+        if self.network is not None:
+            self._check_network_alone()
+        elif self.init == "pca":
+            self._check_anchor()
         resolve_device(self.device, large=False)  # a wrong name is known before any work
+
+    def _check_network_alone(self) -> None:
+        """With an architecture of its own, parameters of the dense network have no meaning."""
+        defaults = signature(type(self)).parameters
+        names = ("hidden_layer_sizes", "activation", "dropout", "tied_weights", "use_bias")
+        for name in (*names, "pretrain_iter"):
+            value = getattr(self, name)
+            if not np.array_equal(value, defaults[name].default):
+                raise ValueError(
+                    f"{name}={value!r} is a parameter of the dense network and has no effect on "
+                    f"network={self.network!r}; set it on the network, if that has it, and leave "
+                    f"the estimator's at {defaults[name].default!r}."
+                )
+
+    def _check_anchor(self) -> None:
+        output_activation = self._output_activation()
+        if output_activation not in ("identity", "logistic"):
+            raise ValueError(
+                f"init='pca' starts at a linear reconstruction, which output_activation="
+                f"{output_activation!r} cannot give; use init='random'."
+            )
+        if output_activation == "logistic" and self.tied_weights:
+            raise ValueError(
+                "tied_weights=True with init='pca' needs the output activation 'identity', not "
+                "'logistic', where the decoder's slope is not the encoder's; use init='random'."
+            )
+        if self.pretrain_iter > 0:
+            raise ValueError(
+                f"pretrain_iter={self.pretrain_iter} finds initial weights, and so does "
+                "init='pca'; use init='random' or pretrain_iter=0."
+            )
 
     @with_callbacks
     def _fit(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any = None) -> Self:
         self._check_parameters()
-        context = self._init_callback_context(max_subtasks=self.max_iter)
+        n_layers = np.size(self.hidden_layer_sizes) + 1
+        n_epochs = self.max_iter + n_layers * self.pretrain_iter
+        context = self._init_callback_context(max_subtasks=n_epochs)
         with unchanged_on_failure(self):
             self._fit_rows(context, X, sample_weight, X_clean)
         return self
@@ -278,7 +323,8 @@ class BaseAutoencoder(
             X, X_clean, sample_weight, reset=True, min_rows=2
         )
         continued = self.warm_start and hasattr(self, "module_")
-        building_seed, training_seed = self._draw_seeds(self.n_iter_ if continued else 0)
+        history = self._history(continued)
+        building_seed, training_seed = self._draw_seeds(history)
         with private_random_state(building_seed, CPU):
             # The start is that of all rows. PCA has then seen the rows that judge what comes after
             # it, so that training has to be clearly better to replace it.
@@ -286,32 +332,79 @@ class BaseAutoencoder(
             module, n_components = self._start(rows, continued)
             rows, validation_rows = self._split(rows)
         device = self._resolve_device(module)
-        loss_curves = (self.loss_curve_, self.validation_loss_curve_) if continued else ([], None)
 
-        def fitted_attributes(history: History) -> dict[str, Any]:
-            return self._fitted_attributes(module, n_components, device, loss_curves, history)
+        def fitted_attributes() -> dict[str, Any]:
+            return self._fitted_attributes(module, n_components, device, history)
 
         with (
             private_random_state(training_seed, device),
             EpochReporter(self, context, X, sample_weight, fitted_attributes) as reporter,
         ):
-            history = train(
-                module.to(device),
-                rows.to(device),
-                None if validation_rows is None else validation_rows.to(device),
-                solver=self.solver,
-                learning_rate=self.learning_rate,
-                learning_rate_init=self._learning_rate_init(),
-                alpha=self.alpha,
-                batch_size=self.batch_size,
+            module, rows = module.to(device), rows.to(device)
+            if validation_rows is not None:
+                validation_rows = validation_rows.to(device)
+            if self.pretrain_iter > 0 and not continued:
+                self._pretrain(module, rows, history, reporter)
+            self._train(
+                module,
+                rows,
+                validation_rows,
+                history,
                 max_iter=self.max_iter,
-                tol=self.tol,
-                n_iter_no_change=self.n_iter_no_change,
-                shuffle=self.shuffle,
-                precision=self.precision,
+                never_worse=self.init == "pca",
                 observer=reporter,
             )
-            self.__dict__.update(fitted_attributes(history))
+            self.__dict__.update(fitted_attributes())
+
+    def _pretrain(
+        self, module: TrainableModule, rows: Rows, history: History, reporter: EpochReporter
+    ) -> None:
+        """Train each layer as an autoencoder of the codes of the layer below it."""
+        for number, stage in enumerate(module.stages(), start=1):
+            reporter.task_name = f"pretraining of layer {number}"
+            stage_history = History()
+            self._train(
+                stage,
+                rows,
+                None,
+                stage_history,
+                max_iter=self.pretrain_iter,
+                never_worse=False,
+                observer=reporter,
+            )
+            history.pretrain_loss_curves.append(stage_history.loss_curve)
+            rows = encode_rows(stage.eval().encode, rows)
+        reporter.task_name = "epoch"
+
+    def _train(
+        self,
+        module: TrainableModule,
+        rows: Rows,
+        validation_rows: Rows | None,
+        history: History,
+        *,
+        max_iter: int,
+        never_worse: bool,
+        observer: EpochReporter,
+    ) -> None:
+        train(
+            module,
+            rows,
+            validation_rows,
+            history,
+            solver=self.solver,
+            learning_rate=self.learning_rate,
+            learning_rate_init=self._learning_rate_init(),
+            alpha=self.alpha,
+            batch_size=self.batch_size,
+            max_iter=max_iter,
+            tol=self.tol,
+            n_iter_no_change=self.n_iter_no_change,
+            shuffle=self.shuffle,
+            precision=self.precision,
+            never_worse=never_worse,
+            observer=observer,
+        )
 
     def _partial_fit(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any = None) -> Self:
         self._check_parameters()
@@ -325,11 +418,11 @@ class BaseAutoencoder(
             X, X_clean, sample_weight, reset=not continued, min_rows=1
         )
         rows = to_rows(X, X_clean, weights)
-        building_seed, training_seed = self._draw_seeds(self.n_iter_ if continued else 0)
+        history = self._history(continued)
+        building_seed, training_seed = self._draw_seeds(history)
         with private_random_state(building_seed, CPU):
             module, n_components = self._start(rows, continued)
         device = self._resolve_device(module)
-        loss_curves = (self.loss_curve_, self.validation_loss_curve_) if continued else ([], None)
 
         with private_random_state(training_seed, device):
             module.to(device)
@@ -346,12 +439,10 @@ class BaseAutoencoder(
                 shuffle=self.shuffle,
                 precision=self.precision,
             )
-        check_finite(module, loss, epoch=len(loss_curves[0]) + 1)
-        best_loss = min(loss, self.best_loss_) if continued else loss
-        history = History(loss_curve=[loss], best_loss=best_loss)
-        self.__dict__.update(
-            self._fitted_attributes(module, n_components, device, loss_curves, history)
-        )
+        history.loss_curve.append(loss)
+        history.best_loss = min(loss, self.best_loss_) if continued else loss
+        check_finite(module, loss, epoch=len(history.loss_curve))
+        self.__dict__.update(self._fitted_attributes(module, n_components, device, history))
         self._optimizer_memory = (self.solver, optimizer_arrays(optimizer))
 
     def _validate_training_data(
@@ -363,13 +454,17 @@ class BaseAutoencoder(
         reset: bool,
         min_rows: int,
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        X = validate_data(self, X, dtype=FLOATS, reset=reset, ensure_min_samples=min_rows)
+        X = validate_data(
+            self, X, accept_sparse="csr", dtype=FLOATS, reset=reset, ensure_min_samples=min_rows
+        )
         names = getattr(self, "feature_names_in_", None)
         if X_clean is None:
             check_support(X, self.loss, names)
         else:
             clean_names = _get_feature_names(X_clean)
-            X_clean = check_array(X_clean, dtype=FLOATS, input_name="X_clean", estimator=self)
+            X_clean = check_array(
+                X_clean, accept_sparse="csr", dtype=FLOATS, input_name="X_clean", estimator=self
+            )
             if X_clean.shape != X.shape:
                 raise ValueError(
                     f"X_clean has shape {X_clean.shape} and X has shape {X.shape}; row i of "
@@ -394,12 +489,22 @@ class BaseAutoencoder(
 
     def _validate_rows(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=FLOATS, reset=False)
+        return validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
 
-    def _draw_seeds(self, n_passes: int) -> tuple[int, int]:
+    def _history(self, continued: bool) -> History:
+        if not continued:
+            return History()
+        return History(
+            list(self.loss_curve_),
+            list(self.validation_loss_curve_ or []),
+            pretrain_loss_curves=self.pretrain_loss_curves_,
+        )
+
+    def _draw_seeds(self, history: History) -> tuple[int, int]:
         """Seeds for building and for training, new ones after every pass over data."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        building, training = np.random.SeedSequence((seed, n_passes)).generate_state(2)
+        sequence = np.random.SeedSequence((seed, len(history.loss_curve)))
+        building, training = sequence.generate_state(2)
         return int(building), int(training)
 
     def _split(self, rows: Rows) -> tuple[Rows, Rows | None]:
@@ -417,21 +522,23 @@ class BaseAutoencoder(
 
     def _start(self, rows: Rows, continued: bool) -> tuple[TrainableModule, int]:
         """Build the module to train, a new one or a copy of the fitted one."""
-        X = rows.tensors[-1]  # what is to be reconstructed
+        n_features = rows.tensors[-1].shape[1]
         if isinstance(self.n_components, Integral):
             n_components = int(self.n_components)
         elif continued:
             n_components = self.n_components_
         else:
-            n_components = n_components_for_share(X, rows.weights, self.n_components)
-        module = self._build_module(X.shape[1], n_components, None if continued else rows)
+            n_components = n_components_for_share(
+                linear_code(*rows.to_numpy()).variances, self.n_components
+            )
+        module = self._build_module(n_features, n_components, None if continued else rows)
         if continued:
             try:
                 module.load_state_dict(self.module_.state_dict())
             except RuntimeError as error:
                 raise ValueError(
                     "The fitted weights cannot be continued, because the network has another "
-                    f"shape now: {X.shape[1]} features, n_components={n_components}, "
+                    f"shape now: {n_features} features, n_components={n_components}, "
                     f"hidden_layer_sizes={self.hidden_layer_sizes}. Set these back, or start "
                     "anew with a clone of the estimator or with warm_start=False."
                 ) from error
@@ -455,13 +562,13 @@ class BaseAutoencoder(
             anchored=anchored,
         )
         if anchored and rows is not None:
-            mean, axes = principal_subspace(rows, n_components, centred=self.use_bias)
-            offset = slope = None
+            mean, _, axes = linear_code(*rows.to_numpy())
+            offset, slope = mean, torch.ones_like(mean)
             if self._output_activation() == "logistic":
                 # To first order, logit(x) = logit(m) + (x - m) / (m (1 - m)).
-                inner = mean.clamp(1e-3, 1 - 1e-3)
-                offset, slope = inner.logit(), 1 / (inner * (1 - inner))
-            anchor(encoder, decoder, axes, mean, offset, slope)
+                inner = mean.clamp(1e-3, 1.0 - 1e-3)
+                offset, slope = inner.logit(), 1.0 / (inner * (1.0 - inner))
+            anchor(encoder, decoder, mean, axes[:n_components], offset, slope)
         return encoder, decoder
 
     def _output_activation(self) -> str:
@@ -483,24 +590,20 @@ class BaseAutoencoder(
         module: TrainableModule,
         n_components: int,
         device: torch.device,
-        loss_curves: tuple[list[float], list[float] | None],
         history: History,
     ) -> dict[str, Any]:
         """Give what `fit` leaves on the estimator, as if training had stopped here."""
         module = copy.deepcopy(module)
         if history.best_state is not None:
             module.load_state_dict(history.best_state)
-        loss_curve = loss_curves[0] + history.loss_curve
-        validation_loss_curve = loss_curves[1]
-        if history.validation_loss_curve:
-            validation_loss_curve = (loss_curves[1] or []) + history.validation_loss_curve
         return {
             "module_": module.to(CPU).eval(),
             "n_components_": n_components,
             "device_": str(device),
-            "n_iter_": len(loss_curve),
-            "loss_curve_": loss_curve,
-            "validation_loss_curve_": validation_loss_curve,
+            "n_iter_": len(history.loss_curve),
+            "loss_curve_": list(history.loss_curve),
+            "validation_loss_curve_": list(history.validation_loss_curve) or None,
+            "pretrain_loss_curves_": history.pretrain_loss_curves,
             "best_loss_": history.best_loss,
             "_recipe": clone(self).get_params(deep=False),
             "_optimizer_memory": (None, []),
@@ -517,82 +620,14 @@ class BaseAutoencoder(
         return in_batches(getattr(module, method), X, device)
 
 
-def n_components_for_share(X: Tensor, weights: Tensor | None, share: float) -> int:
-    X = X.double()
-    w = torch.ones(len(X), dtype=X.dtype) if weights is None else weights.double()
-    X = X - (w @ X) / w.sum()
-    variances = torch.linalg.svdvals(X * w.sqrt()[:, None]).square()
-    shares = variances.cumsum(0) / variances.sum()
-    return int((shares < share).sum()) + 1
-
-
-def principal_subspace(rows: Rows, n_components: int, centred: bool) -> tuple[Tensor, Tensor]:
-    X, w = rows.tensors[-1].double(), rows.weights
-    w = torch.ones(len(X), dtype=X.dtype) if w is None else w.double()
-    mean = (w @ X) / w.sum()
-    if not centred:
-        mean = torch.zeros_like(mean)
-    X = (X - mean) * w.sqrt()[:, None]
-    if X.shape[0] >= X.shape[1]:
-        _, vecs = torch.linalg.eigh(X.T @ X)
-        axes = vecs.flip(1).T[:n_components]
-    else:
-        axes = torch.linalg.svd(X, full_matrices=False)[2][:n_components]
-    return mean.float(), axes.float().contiguous()
-
-
-class EpochReporter:
-    """Tells scikit-learn's callbacks and the progress bar about epochs."""
-
-    def __init__(
-        self,
-        estimator: BaseAutoencoder,
-        context: CallbackContext,
-        X: np.ndarray,
-        sample_weight: ArrayLike | None,
-        fitted_attributes: Callable[[History], dict[str, Any]],
-    ) -> None:
-        # An autoencoder's target is its input: a scorer that wants y is given X.
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        self.task = {"estimator": estimator, "X": X, "y": X, "metadata": metadata}
-        self.context = context
-        self.fitted_attributes = fitted_attributes
-        self.bar = tqdm(
-            desc=type(estimator).__name__,
-            total=estimator.max_iter,
-            unit="epoch",
-            disable=not estimator.verbose,
-        )
-
-    def __enter__(self) -> Self:
-        self.context.call_on_fit_task_begin(**self.task)
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self.bar.close()
-        if error is None:
-            # By now the estimator itself is fitted: nothing is to be added to a copy of it.
-            self.context.call_on_fit_task_end(**self.task, reconstruction_attributes={})
-
-    def epoch_begins(self) -> None:
-        """Open the task of an epoch."""
-        self.epoch = self.context.subcontext(task_name="epoch")
-        self.epoch.call_on_fit_task_begin(**self.task)
-
-    def epoch_ends(self, history: History) -> bool:
-        """Close the task of an epoch; True if a callback wants to stop."""
-        loss = (history.validation_loss_curve or history.loss_curve)[-1]
-        self.bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
-        self.bar.update()
-        return self.epoch.call_on_fit_task_end(
-            **self.task, reconstruction_attributes=lambda: self.fitted_attributes(history)
-        )
-
-
 def to_rows(X: np.ndarray, X_clean: np.ndarray | None, weights: np.ndarray | None) -> Rows:
     """Turn tables into float32 tensors, without the rows of weight zero."""
-    tables = (X,) if X_clean is None else (X, X_clean)
-    rows = Rows(tuple(to_tensor(table, CPU, torch.float32) for table in tables))
+    rows = Rows(
+        tuple(
+            SparseTable(table) if issparse(table) else to_tensor(table, CPU, torch.float32)
+            for table in ((X,) if X_clean is None else (X, X_clean))
+        )
+    )
     if weights is None:
         return rows
     chosen = torch.from_numpy(np.flatnonzero(weights))

@@ -16,6 +16,7 @@ from skae._autoencoder import Autoencoder
 from skae._base import BaseAutoencoder
 from skae._corruption import NOISES
 from skae._device import private_random_state
+from skae._losses import feature_ranges
 from skae._sklearn_compat import Interval, StrOptions
 from skae._training import Rows
 from skae.networks import Network
@@ -133,31 +134,34 @@ class DenoisingAutoencoder(BaseAutoencoder):
         cell's probability of being hit for the other three. Of a pair (low, high), each row draws
         its own level in every step, so that one network learns several strengths. With zero,
         and noise that has a name, this is `AutoencoderTransformer`.
-    hidden_layer_sizes : int or sequence of int, default=(100,)
+    hidden_layer_sizes : int or sequence of int, default=(128, 64)
         Units of each hidden layer of the encoder; the decoder mirrors them. With ``()`` both are
         one linear layer.
     activation : {"relu", "tanh", "logistic", "identity", "gelu", "silu", "elu", "selu"}, \
-            default="relu"
+            default="silu"
         Activation of the hidden layers. The code itself has none.
     network : callable, default=None
-        Architecture. None is the dense network that `hidden_layer_sizes`, `activation` and
-        `dropout` describe. Otherwise one of `skae.networks`, or any callable
-        ``(n_features, n_components) -> (encoder, decoder)`` that returns two `torch.nn.Module`, of
-        (batch, n_features) -> (batch, n_components) and back; the three parameters of the dense
-        network then stay at their defaults. A callable must be picklable if the estimator is to be.
+        Architecture. None is the dense network that the parameters around this one describe.
+        Otherwise one of `skae.networks`, or any callable ``(n_features, n_components) -> (encoder,
+        decoder)`` that returns two `torch.nn.Module`, of (batch, n_features) -> (batch,
+        n_components) and back. The parameters of the dense network then stay at their defaults,
+        and `init` has no effect. A callable must be picklable if the estimator is to be.
     init : {"pca", "random"}, default="pca"
-        Start of the dense network: its linear path at PCA's solution and the rest at zero, or
-        random weights.
+        Start of the dense network. "pca" gives encoder and decoder a linear path beside the
+        non-linear one, ``z = W(x - m) + f(x)`` and ``W'z + m + g(z)``, with W and m from the PCA of
+        all rows and f and g zero at first. Where training does not lower the monitored loss, PCA
+        is what `fit` returns. With a logistic output the start is PCA to first order in x - m.
+        "random" is the plain network.
     tied_weights : bool, default=False
         Whether the decoder's matrices are those of the encoder transposed.
     use_bias : bool, default=True
-        Whether layers add a bias.
+        Whether layers add a bias. If False, centre the columns of X.
     loss : {"squared_error", "bernoulli", "gaussian"}, default="squared_error"
-        What the restored row is trained to make small, averaged over the features:
-        "squared_error" is the squared difference to the clean row; "bernoulli" is the
-        cross-entropy in nats, for clean values in [0, 1] such as pixels or shares; "gaussian" is
-        the negative log-density in nats of a normal distribution whose variance is learned for
-        each feature.
+        What the reconstruction is trained to make small, averaged over the features:
+        "squared_error" is the squared difference; "bernoulli" is the cross-entropy in nats, for
+        values in [0, 1] such as pixels or shares; "gaussian" is the negative log-density in nats of
+        a normal distribution around the reconstruction, whose variance is learned for each feature
+        and is at least 1e-6.
     output_activation : "auto" or one of the activations, default="auto"
         Activation of the reconstruction. "auto" is "logistic" for the Bernoulli loss and
         "identity" for the others.
@@ -168,22 +172,25 @@ class DenoisingAutoencoder(BaseAutoencoder):
         loss of a row. Solver "adamw" decays the weights apart from the gradient instead.
         `loss_curve_` does not include it.
     sparsity : float, default=0.0
-        Weight of the L1 norm of a row's code, which turns components off.
+        Strength of the L1 penalty ``sparsity * ||z||_1`` on the code of a row.
     contraction : float, default=0.0
-        Weight of the squared Frobenius norm of the encoder's Jacobian. Costs one backward pass for
-        each component.
+        Strength of the penalty ``contraction * ||dz/dx||_F**2`` on the Jacobian of the encoder at
+        a row. It is exact for any network, and costs one backward pass for each component.
+    pretrain_iter : int, default=0
+        Number of epochs in which each layer of the dense network is first trained as an
+        autoencoder of the layer below it. Needs ``init="random"``.
     solver : {"adam", "adamw", "sgd", "adadelta", "rmsprop"}, default="adam"
         Optimizer. "sgd" uses Nesterov's momentum of 0.9.
-    learning_rate : {"constant", "cosine"}, default="constant"
+    learning_rate : {"constant", "cosine"}, default="cosine"
         Schedule; "cosine" falls to zero at the end of `max_iter` epochs.
     learning_rate_init : "auto" or float, default="auto"
-        Learning rate of the first step. "auto" is 0.001 for adam, adamw and rmsprop, 0.01 for sgd
-        and 1 for adadelta.
+        Learning rate of the first step. "auto" is 0.003 for adam and adamw, 0.001 for rmsprop, 0.01
+        for sgd and 1 for adadelta.
     batch_size : int, default=64
         Rows per step. The last step of an epoch takes what is left.
     max_iter : int, default=100
         Number of epochs, that is passes over the data, if nothing stops training before.
-    early_stopping : bool, default=False
+    early_stopping : bool, default=True
         Whether to hold out rows, stop when their loss no longer falls and return the weights for
         which it was lowest. If False, the training loss decides when to stop and the last weights
         are returned.
@@ -287,8 +294,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
         *,
         noise: str | Callable[[Tensor, Tensor], Tensor] = "gaussian",
         noise_level: NoiseLevel = 0.3,
-        hidden_layer_sizes: int | Sequence[int] = (100,),
-        activation: str = "relu",
+        hidden_layer_sizes: int | Sequence[int] = (128, 64),
+        activation: str = "silu",
         network: Network | None = None,
         init: Literal["pca", "random"] = "pca",
         tied_weights: bool = False,
@@ -299,12 +306,13 @@ class DenoisingAutoencoder(BaseAutoencoder):
         alpha: float = 0.0,
         sparsity: float = 0.0,
         contraction: float = 0.0,
+        pretrain_iter: int = 0,
         solver: Literal["adam", "adamw", "sgd", "adadelta", "rmsprop"] = "adam",
-        learning_rate: Literal["constant", "cosine"] = "constant",
+        learning_rate: Literal["constant", "cosine"] = "cosine",
         learning_rate_init: float | Literal["auto"] = "auto",
         batch_size: int = 64,
         max_iter: int = 100,
-        early_stopping: bool = False,
+        early_stopping: bool = True,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
@@ -330,6 +338,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         self.alpha = alpha
         self.sparsity = sparsity
         self.contraction = contraction
+        self.pretrain_iter = pretrain_iter
         self.solver = solver
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
@@ -424,16 +433,19 @@ class DenoisingAutoencoder(BaseAutoencoder):
     ) -> Autoencoder:
         low, high = torch.zeros(2, n_features)
         if rows is not None:
-            low, high = rows.tensors[-1].aminmax(dim=0)
+            low, high = map(torch.from_numpy, feature_ranges(rows.to_numpy()[0]))
         corruption = Corruption(self.noise, self.noise_level, low, high)
         encoder, decoder = self._build_network(n_features, n_components, rows)
-        return Autoencoder(
+        module = Autoencoder(
             encoder,
             decoder,
-            n_features,
             loss=self.loss,
             output_activation=self._output_activation(),
+            n_features=n_features,
             sparsity=self.sparsity,
             contraction=self.contraction,
             corruption=corruption,
         )
+        if rows is not None:
+            module.start_variance(rows)
+        return module

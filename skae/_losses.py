@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 from torch.nn import functional
 
@@ -105,15 +106,25 @@ LOSSES = {
 }
 
 
+def feature_ranges(X: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of each column of an array or sparse matrix, (n_features,)."""
+    smallest, largest = X.min(axis=0), X.max(axis=0)
+    if sparse.issparse(X):
+        return smallest.toarray().ravel(), largest.toarray().ravel()
+    return smallest, largest
+
+
 def check_support(
-    X: np.ndarray, loss: str, feature_names: np.ndarray | None = None, *, table: str = "X"
+    X: Any, loss: str, feature_names: np.ndarray | None = None, *, table: str = "X"
 ) -> None:
     """Raise a ValueError that names the first column with values that ``loss`` cannot take."""
     low, high = LOSSES[loss].support
     if (low, high) == (-np.inf, np.inf):
         return
-    smallest, largest = X.min(axis=0), X.max(axis=0)  # (n_features,)
-    outside = (smallest < low) | (largest > high)
+    smallest, largest = feature_ranges(X)
+    # Scalers return the ends of an interval up to rounding.
+    rounding = 4 * np.finfo(X.dtype).eps
+    outside = (smallest < low - rounding) | (largest > high + rounding)
     if outside.any():
         column = int(outside.argmax())
         name = column if feature_names is None else repr(feature_names[column])

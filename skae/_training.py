@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
 from skae._device import to_tensor
@@ -27,13 +28,50 @@ class TrainableModule(nn.Module):
     loss: Callable[..., Tensor]
     """Takes the tensors of a batch of rows and gives the loss of each row, (batch,)."""
 
+    encode: Callable[[Tensor], Tensor]
+    """Takes a batch of rows and gives their codes, (batch, n_components)."""
+
+    stages: Callable[[], Sequence[TrainableModule]]
+    """Gives networks of one layer each, from the rows to the code, that share its weights."""
+
+
+class SparseTable:
+    """Rows of a sparse matrix, with as much of a tensor's interface as `Rows` needs.
+
+    The matrix stays on the host; batches of it are made dense on the device.
+    """
+
+    def __init__(self, matrix: Any, device: torch.device | str = "cpu") -> None:
+        self.matrix = sparse.csr_array(matrix, dtype=np.float32)
+        self.shape = self.matrix.shape
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice) -> SparseTable:
+        return SparseTable(self.matrix[index], self.device)
+
+    def index_select(self, dim: int, index: Tensor) -> SparseTable:
+        """Choose rows by their numbers."""
+        return SparseTable(self.matrix[index.cpu().numpy()], self.device)
+
+    def to(self, device: torch.device) -> SparseTable:
+        """Choose the device of the dense batches."""
+        return SparseTable(self.matrix, device)
+
+    def to_dense(self) -> Tensor:
+        """Make the rows a tensor."""
+        return torch.from_numpy(self.matrix.toarray()).to(self.device)
+
 
 @dataclass(frozen=True)
 class Rows:
     """Rows to train on."""
 
-    tensors: tuple[Tensor, ...]
-    """The arguments of ``module.loss``, aligned along their first axis."""
+    tensors: tuple[Any, ...]
+    """The arguments of ``module.loss``, aligned along their first axis: each a tensor or, until
+    a batch of it is taken, a `SparseTable`."""
 
     weights: Tensor | None = None
     """Weights of mean one."""
@@ -56,7 +94,19 @@ class Rows:
             return self._map(lambda tensor: tensor[index])
         return self._map(lambda tensor: tensor.index_select(0, index))
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Rows:
+    def to_numpy(self) -> tuple[Any, np.ndarray | None]:
+        """Give what is to be reconstructed, as an array or sparse matrix, and its weights."""
+        target = self.tensors[-1]
+        weights = None if self.weights is None else self.weights.double().numpy()
+        return target.matrix if isinstance(target, SparseTable) else target.numpy(), weights
+
+    def to_dense(self) -> Rows:
+        """Make what is sparse dense."""
+        return self._map(
+            lambda table: table.to_dense() if isinstance(table, SparseTable) else table
+        )
+
+    def _map(self, function: Callable[[Any], Any]) -> Rows:
         weights = None if self.weights is None else function(self.weights)
         return Rows(tuple(function(tensor) for tensor in self.tensors), weights)
 
@@ -70,7 +120,7 @@ SOLVERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 # Adadelta's steps have the size of the weights themselves, hence the factor of one (Zeiler 2012).
-LEARNING_RATE_INIT = {"adadelta": 1.0, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "sgd": 1e-2}
+LEARNING_RATE_INIT = {"adadelta": 1.0, "adam": 3e-3, "adamw": 3e-3, "rmsprop": 1e-3, "sgd": 1e-2}
 
 
 def constant(learning_rate_init: float, n_steps: int) -> Iterator[float]:
@@ -109,6 +159,9 @@ class History:
 
     best_state: dict[str, Tensor] | None = None
     """The weights that had the lowest validation loss."""
+
+    pretrain_loss_curves: list[list[float]] = field(default_factory=list)
+    """The loss curve of each layer's own training."""
 
 
 class Observer(Protocol):
@@ -156,6 +209,7 @@ def train(
     module: TrainableModule,
     rows: Rows,
     validation_rows: Rows | None,
+    history: History,
     *,
     solver: str,
     learning_rate: str,
@@ -167,8 +221,9 @@ def train(
     n_iter_no_change: int,
     shuffle: bool,
     precision: str,
+    never_worse: bool,
     observer: Observer,
-) -> History:
+) -> None:
     """Minimise the mean of ``module.loss`` over the rows, epoch by epoch.
 
     Parameters
@@ -180,6 +235,8 @@ def train(
     validation_rows : Rows or None
         Data whose loss is monitored instead of the training loss. The weights with the lowest
         validation loss, those before the first epoch included, are restored at the end.
+    history : History
+        What went before, to be continued.
     solver, learning_rate : str
         Keys of `SOLVERS` and `LEARNING_RATES`.
     learning_rate_init, alpha : float
@@ -193,12 +250,11 @@ def train(
         Whether every epoch takes the rows in a new order.
     precision : {"float32", "bf16"}
         Of matrix products. Weights and sums are float32 either way.
+    never_worse : bool
+        Without validation rows: whether to restore the weights before the first epoch if the
+        loss of the training rows is not lower at the end.
     observer : Observer
         Told of every epoch.
-
-    Returns
-    -------
-    History
 
     Raises
     ------
@@ -208,10 +264,11 @@ def train(
     optimizer = make_optimizer(module, solver, learning_rate_init, alpha)
     n_steps = max_iter * math.ceil(len(rows) / batch_size)
     rates = LEARNING_RATES[learning_rate](learning_rate_init, n_steps)
-    history = History()
     if validation_rows is not None:
         history.best_loss = mean_loss(module, validation_rows)
         history.best_state = copy.deepcopy(module.state_dict())
+    elif never_worse:
+        first_loss, first_state = mean_loss(module, rows), copy.deepcopy(module.state_dict())
     n_idle = 0
 
     for epoch in range(1, max_iter + 1):
@@ -241,7 +298,8 @@ def train(
 
     if history.best_state is not None:
         module.load_state_dict(history.best_state)
-    return history
+    elif never_worse and mean_loss(module, rows) >= first_loss:
+        module.load_state_dict(first_state)
 
 
 def train_epoch(
@@ -277,13 +335,13 @@ def train_epoch(
 def batches(rows: Rows, batch_size: int, shuffle: bool) -> Iterator[Rows]:
     """Yield the rows in batches; the last one takes what is left."""
     if batch_size >= len(rows):
-        yield rows
+        parts: Iterable[Tensor | slice] = [slice(None)]
     elif shuffle:
-        order = torch.randperm(len(rows), device=rows.device)
-        yield from map(rows.take, order.split(batch_size))
+        parts = torch.randperm(len(rows), device=rows.device).split(batch_size)
     else:
-        for start in range(0, len(rows), batch_size):
-            yield rows.take(slice(start, start + batch_size))
+        parts = (slice(i, i + batch_size) for i in range(0, len(rows), batch_size))
+    for part in parts:
+        yield rows.take(part).to_dense()
 
 
 def weighted_losses(module: TrainableModule, batch: Rows) -> Tensor:
@@ -314,6 +372,23 @@ def is_gain(loss: float, best_loss: float, tol: float) -> bool:
     return not math.isfinite(best_loss) or loss < best_loss - tol * abs(best_loss)
 
 
+def mean_squared_residual(reconstruct: Callable[[Tensor], Tensor], rows: Rows) -> Tensor:
+    """Weighted mean over the rows of the squared residual of each feature, (n_features,)."""
+    total = torch.zeros(rows.tensors[-1].shape[1])
+    with torch.no_grad():
+        for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False):
+            squared = torch.square(reconstruct(batch.tensors[0]) - batch.tensors[-1])
+            total += (squared if batch.weights is None else squared * batch.weights[:, None]).sum(0)
+    return total / len(rows)
+
+
+def encode_rows(encode: Callable[[Tensor], Tensor], rows: Rows) -> Rows:
+    """Replace the rows by their codes."""
+    with torch.no_grad():
+        codes = [encode(b.tensors[0]) for b in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False)]
+    return Rows((torch.cat(codes),), rows.weights)
+
+
 def check_finite(module: TrainableModule, loss: float, epoch: int) -> None:
     """Raise a ValueError if the loss of an epoch or the weights after it are not finite."""
     if math.isfinite(loss) and all(weights.isfinite().all() for weights in module.parameters()):
@@ -325,16 +400,14 @@ def check_finite(module: TrainableModule, loss: float, epoch: int) -> None:
     )
 
 
-def in_batches(
-    function: Callable[[Tensor], Tensor], X: np.ndarray, device: torch.device
-) -> np.ndarray:
+def in_batches(function: Callable[[Tensor], Tensor], X: Any, device: torch.device) -> np.ndarray:
     """Apply a function of row batches to an array of any length in bounded memory.
 
     Parameters
     ----------
     function : callable
         Maps a tensor (batch, ...) on `device` to one of the same dtype, row by row.
-    X : ndarray of shape (n_rows, n_columns)
+    X : ndarray or sparse matrix of shape (n_rows, n_columns)
     device : torch.device
 
     Returns
@@ -342,9 +415,10 @@ def in_batches(
     ndarray
         The results of all rows.
     """
+    results = []
     with torch.inference_mode():
-        results = [
-            function(to_tensor(X[start : start + INFERENCE_BATCH_SIZE], device)).cpu().numpy()
-            for start in range(0, len(X), INFERENCE_BATCH_SIZE)
-        ]
+        for start in range(0, X.shape[0], INFERENCE_BATCH_SIZE):
+            batch = X[start : start + INFERENCE_BATCH_SIZE]
+            batch = batch.toarray() if sparse.issparse(batch) else batch
+            results.append(function(to_tensor(batch, device)).cpu().numpy())
     return results[0] if len(results) == 1 else np.concatenate(results)

@@ -10,7 +10,8 @@ import skae
 PACKAGE = Path(skae.__file__).parent
 FLOORS = [
     {"_corruption", "_device", "_linalg", "_losses", "_moments", "_sklearn_compat"},
-    {"_training", "networks"},
+    {"_linear_code", "_training", "networks"},
+    {"_reporting"},
     {"_base"},
     {"_autoencoder", "_pca", "_vae"},
     {"_denoising"},

@@ -29,7 +29,9 @@ def digits():
 
 
 def plain(n_components, **parameters):
-    """Build a network without a linear path, whose layers are a list."""
+    """Build a network of one hidden layer without a linear path, whose layers are a list."""
+    defaults = {"hidden_layer_sizes": (32,), "activation": "relu", "early_stopping": False}
+    parameters = defaults | parameters
     return AutoencoderTransformer(n_components, init="random", random_state=0, **parameters)
 
 
@@ -118,7 +120,7 @@ def test_linear_autoencoder_reaches_pca(iris):
     # Baldi & Hornik 1989: the error surface has one minimum, the principal subspace.
     estimator = AutoencoderTransformer(
         2, hidden_layer_sizes=(), learning_rate="cosine", learning_rate_init=0.03, max_iter=600,
-        batch_size=150, n_iter_no_change=600, init="random", random_state=0,
+        batch_size=150, n_iter_no_change=600, init="random", early_stopping=False, random_state=0,
     ).fit(iris)  # fmt: skip
     pca = PCA(2).fit(iris)
     optimum = mean_squared_error(iris, pca.inverse_transform(pca.transform(iris)))
@@ -127,7 +129,7 @@ def test_linear_autoencoder_reaches_pca(iris):
 
 def test_non_linear_autoencoder_beats_pca_at_equal_size(digits):
     train, test = digits[::2], digits[1::2]
-    estimator = AutoencoderTransformer(4, max_iter=60, random_state=0).fit(train)
+    estimator = AutoencoderTransformer(4, max_iter=30, random_state=0).fit(train)
     pca = PCA(4).fit(train)
     linear = mean_squared_error(test, pca.inverse_transform(pca.transform(test)))
     assert -estimator.score(test) < 0.8 * linear

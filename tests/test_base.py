@@ -27,7 +27,11 @@ def small(**parameters):
     defaults = {
         "n_components": 2,
         "hidden_layer_sizes": (8,),
+        "activation": "relu",
         "init": "random",
+        "learning_rate": "constant",
+        "learning_rate_init": 1e-3,
+        "early_stopping": False,
         "max_iter": 4,
         "random_state": 0,
     }

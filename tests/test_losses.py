@@ -5,6 +5,8 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.special import expit, xlogy
 from scipy.stats import norm
+from sklearn.datasets import load_breast_cancer
+from sklearn.preprocessing import MinMaxScaler
 
 from skae import AutoencoderTransformer
 from skae._losses import LOSSES, VARIANCE_FLOOR, check_support, squared_jacobian_norm
@@ -91,6 +93,14 @@ def test_bernoulli_names_the_column_outside_its_support(method, value):
         AutoencoderTransformer(1, loss="bernoulli").fit(X.to_numpy())
     # The encoder takes any value.
     estimator.transform(X)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounding_beyond_the_support_is_not_an_error(dtype):
+    X = MinMaxScaler().fit_transform(load_breast_cancer().data.astype(dtype))
+    assert X.max() > 1.0  # or there is nothing to test
+    estimator = AutoencoderTransformer(2, loss="bernoulli", max_iter=1, random_state=0).fit(X)
+    assert np.isfinite(estimator.score(X))
 
 
 def test_the_ends_of_the_support_are_in_it():

@@ -89,20 +89,15 @@ def test_anchored_network_starts_linear(activation, tied_weights):
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(5, 2)))[0].T  # two axes for three components
     mean, offset, slope = rng.normal(size=(3, 5))
+    if tied_weights:
+        slope = np.ones(5)
     x = rng.normal(size=(6, 5))
-    for where in ((), (offset, slope)):
-        if tied_weights and where:
-            continue  # a tied decoder has no slope of its own
-        arguments = (torch.tensor(v, dtype=torch.float32) for v in (axes, mean, *where))
-        anchor(encoder, decoder, *arguments)
-        z = encoder(torch.tensor(x, dtype=torch.float32))
-        output = decoder(z).detach()
-        assert_allclose(z[:, :2].detach(), (x - mean) @ axes.T, rtol=1e-4, atol=1e-5)
-        assert_array_equal(z[:, 2].detach(), np.zeros(6))
-        desired = (mean if not where else offset) + (1 if not where else slope) * (
-            (x - mean) @ axes.T @ axes
-        )
-        assert_allclose(output, desired, rtol=1e-4, atol=1e-5)
+    anchor(encoder, decoder, *map(torch.tensor, (mean, axes, offset, slope)))
+    z = encoder(torch.tensor(x, dtype=torch.float32))
+    assert_allclose(z[:, :2].detach(), (x - mean) @ axes.T, rtol=1e-4, atol=1e-5)
+    assert_array_equal(z[:, 2].detach(), np.zeros(6))
+    desired = offset + slope * ((x - mean) @ axes.T @ axes)
+    assert_allclose(decoder(z).detach(), desired, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("tied_weights", [True, False])
@@ -114,7 +109,7 @@ def test_every_weight_of_an_anchored_network_learns(tied_weights):
     x = torch.randn(50, 5) ** 3
     mean = x.mean(dim=0)
     axes = torch.linalg.svd(x - mean, full_matrices=False)[2][:2]
-    anchor(encoder, decoder, axes, mean)
+    anchor(encoder, decoder, mean, axes, mean, torch.ones(5))
     weights = [*encoder.parameters(), *decoder.parameters()]
     before = [w.detach().clone() for w in weights]
     optimizer = torch.optim.Adam(weights, lr=1e-2)

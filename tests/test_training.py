@@ -35,6 +35,7 @@ OPTIONS = {
     "n_iter_no_change": 100,
     "shuffle": True,
     "precision": "float32",
+    "never_worse": False,
 }
 
 
@@ -74,10 +75,9 @@ def line_rows(n_rows=40, seed=0, weights=None):
 
 
 def fit_line(rows, validation_rows=None, observer=None, **options):
-    module = Line()
-    history = train(
-        module, rows, validation_rows, observer=observer or Recorder(), **OPTIONS | options
-    )
+    module, history = Line(), History()
+    observer = observer or Recorder()
+    train(module, rows, validation_rows, history, observer=observer, **OPTIONS | options)
     return module, history
 
 
@@ -154,7 +154,14 @@ def test_the_schedule_spans_all_steps():
             steps.append(len(x))
             return super().loss(x, y)
 
-    train(Spy(), line_rows(20), None, observer=Recorder(), **OPTIONS | {"learning_rate": "cosine"})
+    train(
+        Spy(),
+        line_rows(20),
+        None,
+        History(),
+        observer=Recorder(),
+        **OPTIONS | {"learning_rate": "cosine"},
+    )
     assert steps == [8, 8, 4] * 5  # one rate each: the generator of 15 was not exhausted
 
 
@@ -196,10 +203,12 @@ def test_the_weights_before_training_count_as_candidates():
     with torch.no_grad():
         module.weight[:, 0], module.bias[:] = solution[:3], solution[3]
     before = mean_loss(module, validation_rows)
-    history = train(
+    history = History()
+    train(
         module,
         line_rows(),
         validation_rows,
+        history,
         observer=Recorder(),
         **OPTIONS | {"learning_rate_init": 0.1, "max_iter": 2},
     )

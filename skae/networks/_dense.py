@@ -131,10 +131,10 @@ def dense_network(
 def anchor(
     encoder: nn.Module,
     decoder: nn.Module,
-    axes: Tensor,
     mean: Tensor,
-    offset: Tensor | None = None,
-    slope: Tensor | None = None,
+    axes: Tensor,
+    offset: Tensor,
+    slope: Tensor,
 ) -> None:
     """Put the linear paths of an anchored network at a linear code.
 
@@ -144,27 +144,27 @@ def anchor(
     ----------
     encoder, decoder : nn.Module
         From `dense_network` with ``anchored=True``.
+    mean : Tensor of shape (n_features,)
+        What the code is centred at, if the network has biases.
     axes : Tensor of shape (n_axes, n_features)
         Orthonormal rows. Components beyond `n_axes` are zero at first.
-    mean : Tensor of shape (n_features,)
-        What the code is centred at.
-    offset, slope : Tensor of shape (n_features,), default=None
-        None is `mean` and one, so that the output is the projection of x on the axes.
+    offset, slope : Tensor of shape (n_features,)
+        `mean` and ones make the output the projection of x on the axes. A tied decoder has the
+        slope one.
     """
     forth, back = linear_path(encoder), linear_path(decoder)
     assert isinstance(forth, nn.Linear)
     assert isinstance(back, nn.Linear | TiedLinear)
-    offset = mean if offset is None else offset
     weights = axes.new_zeros(forth.weight.shape)  # (n_components, n_features)
     weights[: len(axes)] = axes
     with torch.no_grad():
         forth.weight.copy_(weights)
+        if isinstance(back, nn.Linear):
+            back.weight.copy_(slope[:, None] * weights.T)
         if forth.bias is not None:
             forth.bias.copy_(-weights @ mean)
         if back.bias is not None:
             back.bias.copy_(offset)
-        if isinstance(back, nn.Linear):
-            back.weight.copy_(weights.T if slope is None else slope[:, None] * weights.T)
 
 
 def linear_path(network: nn.Module) -> nn.Module:
@@ -181,6 +181,30 @@ def between(layers: Sequence[nn.Module], activation: str, dropout: float) -> lis
             modules.append(nn.Dropout(dropout))
         modules.append(layer)
     return modules
+
+
+def layer_pairs(
+    encoder: nn.Module, decoder: nn.Module
+) -> list[tuple[nn.Sequential, nn.Sequential]]:
+    """Split a dense network that is not anchored into autoencoders of one layer each.
+
+    The first pair maps rows to the first hidden layer and back, the last one the last hidden
+    layer to the code and back. They share their weights with the network.
+    """
+
+    def split(network: nn.Module) -> list[list[nn.Module]]:
+        groups: list[list[nn.Module]] = []
+        for module in network.children():
+            if isinstance(module, nn.Linear | TiedLinear):
+                groups.append([])
+            groups[-1].append(module)
+        return groups
+
+    return [
+        # What is reconstructed are activations before dropout.
+        (nn.Sequential(*forth), nn.Sequential(*back[:2]))
+        for forth, back in zip(split(encoder), reversed(split(decoder)), strict=True)
+    ]
 
 
 def layer_sizes(hidden_layer_sizes: int | Sequence[int]) -> list[int]:

@@ -1,0 +1,634 @@
+"""Exact, mergeable moments of streamed and weighted rows: count, mean and scatter in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike
+from scipy import sparse
+from torch import Tensor
+
+# A block is large enough for one product of it to hide the addition of a float64 scatter matrix,
+# and small enough to stay in the cache while it is summed, centred and multiplied.
+_NARROW_BLOCK_BYTES = 4 << 20
+_WIDE_BLOCK_BYTES = 16 << 20
+# Sequential float32 sums stay within 256 / 2 roundings of the exact ones.
+_STRIP_ROWS = 256
+# From this many multiplications on, float32 data is multiplied in float32: below, float64 is as
+# fast, because what is measured then is not the arithmetic.
+_LARGE_PRODUCT = 10**8
+# A sparse column whose squared mean is larger than this many variances has less than one zero in
+# as many cells: it is dense in all but name.
+_DENSE_COLUMN_RATIO = 1000.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Count, mean and scatter matrix of weighted rows.
+
+    A state is never changed: every operation returns a new one.
+
+    Parameters
+    ----------
+    n_samples : int
+        Number of rows with a positive weight.
+    weight : float
+        Sum of the weights of the rows; the number of rows where they have no weights.
+    mean : Tensor of shape (n_features,), float64
+        Weighted mean of the rows.
+    scatter : Tensor of shape (n_features, n_features), float64
+        Weighted sum of the outer products of the centred rows.
+
+    References
+    ----------
+    Chan, Golub & LeVeque (1983). "Algorithms for computing the sample variance: analysis and
+    recommendations". The American Statistician 37(3), 242-247.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skae._moments import Moments
+    >>> first, second = np.array([[1.0, 0.0], [3.0, 2.0]]), np.array([[5.0, 4.0]])
+    >>> moments = Moments.from_rows(first).update(second)
+    >>> moments.mean
+    tensor([3., 2.], dtype=torch.float64)
+    >>> moments.scatter
+    tensor([[8., 8.],
+            [8., 8.]], dtype=torch.float64)
+    """
+
+    n_samples: int
+    weight: float
+    mean: Tensor
+    scatter: Tensor
+
+    @classmethod
+    def from_rows(
+        cls,
+        X: Any,
+        sample_weight: np.ndarray | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        product_dtype: DTypeLike | None = None,
+    ) -> Moments:
+        """Compute the moments of rows, block by block.
+
+        Parameters
+        ----------
+        X : ndarray, memmap or sparse matrix of shape (n_samples, n_features)
+            Real numbers. A memory map is read in blocks; sparse data is never made dense.
+        sample_weight : ndarray of shape (n_samples,), default=None
+            Non-negative weights: a row of weight 2 counts as two rows.
+        device : torch.device or str, default="cpu"
+            Where dense blocks are multiplied and where the result lives. Sparse data is
+            multiplied on the CPU.
+        product_dtype : dtype, default=None
+            Precision in which dense, centred blocks are multiplied; they are always accumulated
+            in float64. None multiplies float32 data in float32 where that saves time: the
+            eigenvalues of well-scaled data are then exact to 1e-6.
+
+        Returns
+        -------
+        Moments
+            Not finite where X is not.
+        """
+        device = torch.device(device)
+        n_samples, scale, weights = _scaled_weights(X.shape[0], sample_weight)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if sparse.issparse(X):
+                weight, mean, scatter = _sparse_moments(X, weights)
+            else:
+                dtype = np.dtype(product_dtype or product_dtype_for(X))
+                weight, mean, scatter = _dense_moments(X, weights, dtype, device)
+        return cls(n_samples, weight * scale, mean.to(device), scatter.to(device).mul_(scale))
+
+    @classmethod
+    def empty(cls, n_features: int, *, device: torch.device | str = "cpu") -> Moments:
+        """Moments of no rows at all, the neutral element of merging."""
+        return cls(
+            0,
+            0.0,
+            torch.zeros(n_features, dtype=torch.float64, device=device),
+            torch.zeros(n_features, n_features, dtype=torch.float64, device=device),
+        )
+
+    def update(self, X: Any, sample_weight: np.ndarray | None = None) -> Moments:
+        """Add rows.
+
+        Parameters
+        ----------
+        X : ndarray, memmap or sparse matrix of shape (n_samples, n_features)
+        sample_weight : ndarray of shape (n_samples,), default=None
+
+        Returns
+        -------
+        Moments
+        """
+        return self.merge(Moments.from_rows(X, sample_weight, device=self.mean.device))
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of the rows of both states.
+
+        Parameters
+        ----------
+        other : Moments
+            Of the same number of features, on the same device.
+
+        Returns
+        -------
+        Moments
+        """
+        if self.weight == 0.0:
+            return other
+        if other.weight == 0.0:
+            return self
+        weight = self.weight + other.weight
+        delta = other.mean - self.mean  # (n_features,)
+        between = self.weight * (other.weight / weight)
+        return Moments(
+            self.n_samples + other.n_samples,
+            weight,
+            self.mean + delta * (other.weight / weight),
+            torch.addr(self.scatter + other.scatter, delta, delta, alpha=between),
+        )
+
+    def remove(self, other: Moments) -> Moments:
+        """Moments of the rows that are left when those of another state are taken out.
+
+        What is left is as exact as it can be found from the difference: the rounding of the
+        larger state stays.
+
+        Parameters
+        ----------
+        other : Moments
+            Of rows that are in this state.
+
+        Returns
+        -------
+        Moments
+
+        Raises
+        ------
+        ValueError
+            If the other state has more rows or more weight than this one.
+        """
+        n_samples = self.n_samples - other.n_samples
+        weight = self.weight - other.weight
+        if n_samples < 0 or weight < -1e-9 * self.weight:
+            raise ValueError(
+                f"Cannot remove {other.n_samples} rows of weight {other.weight} from "
+                f"{self.n_samples} rows of weight {self.weight}."
+            )
+        if n_samples == 0 or weight <= 0.0:
+            return Moments.empty(len(self.mean), device=self.mean.device)
+        delta = other.mean - self.mean  # (n_features,)
+        between = other.weight * (self.weight / weight)
+        return Moments(
+            n_samples,
+            weight,
+            self.mean - delta * (other.weight / weight),
+            torch.addr(self.scatter - other.scatter, delta, delta, alpha=-between),
+        )
+
+    def covariance(self) -> Tensor:
+        """Unbiased covariance matrix: the scatter over the weight minus one.
+
+        Returns
+        -------
+        Tensor of shape (n_features, n_features), float64
+            Zero for a single row.
+        """
+        return self.scatter / max(self.weight - 1.0, 1.0)
+
+
+def product_dtype_for(X: Any) -> np.dtype:
+    """Precision in which the centred blocks of dense data are multiplied.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+
+    Returns
+    -------
+    dtype
+        float32 for float32 data of which there is so much that this saves time, else float64.
+    """
+    n_samples, n_features = X.shape
+    large = n_samples * n_features * min(n_samples, n_features) >= _LARGE_PRODUCT
+    return np.dtype(np.float32 if X.dtype == np.float32 and large else np.float64)
+
+
+def column_means(X: Any, sample_weight: np.ndarray | None = None) -> np.ndarray:
+    """Weighted mean of the rows of dense data, block by block.
+
+    Parameters
+    ----------
+    X : ndarray or memmap of shape (n_samples, n_features)
+    sample_weight : ndarray of shape (n_samples,), default=None
+
+    Returns
+    -------
+    ndarray of shape (n_features,), float64
+        Not finite where X is not.
+    """
+    _, _, weights = _scaled_weights(X.shape[0], sample_weight)
+    weight = float(X.shape[0]) if weights is None else max(weights.sum(), np.finfo(float).tiny)
+    dtype = np.dtype(np.float64)
+    mean = np.zeros(X.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows in _slices(X.shape[0], _block_rows(X.shape[1], dtype.itemsize)):
+            block = X[rows].astype(dtype, copy=False)
+            mean += _column_sums(block, None if weights is None else weights[rows]) / weight
+    return mean
+
+
+def gram_matrix(
+    X: Any,
+    sample_weight: np.ndarray | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    product_dtype: DTypeLike | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mean of the rows and the inner products of the centred rows, for data wider than long.
+
+    Parameters
+    ----------
+    X : ndarray, memmap or sparse matrix of shape (n_samples, n_features)
+        Read in blocks of columns; sparse data is never made dense.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        Non-negative weights. The centred row i is multiplied by the root of its weight.
+    device : torch.device or str, default="cpu"
+    product_dtype : dtype, default=None
+        As in `Moments.from_rows`.
+
+    Returns
+    -------
+    mean : Tensor of shape (n_features,), float64
+    gram : Tensor of shape (n_samples, n_samples), float64
+        Its eigenvalues are those of the scatter matrix that are not zero.
+    """
+    device = torch.device(device)
+    _, scale, weights = _scaled_weights(X.shape[0], sample_weight)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if sparse.issparse(X):
+            mean, gram = _sparse_gram(X, weights)
+        else:
+            dtype = np.dtype(product_dtype or product_dtype_for(X))
+            mean = np.empty(X.shape[1])
+            gram = np.zeros((X.shape[0], X.shape[0]))
+            on_device = torch.from_numpy(gram).to(device)
+            for columns, block_mean, block in _centred_columns(X, weights, dtype):
+                mean[columns] = block_mean
+                if device.type == "cpu":
+                    gram += block @ block.T
+                else:
+                    rows = torch.from_numpy(block).to(device)
+                    on_device += rows @ rows.T
+            gram = on_device
+            mean = torch.from_numpy(mean)
+    return mean.to(device), gram.to(device).mul_(scale)
+
+
+def project_on_rows(
+    X: Any,
+    coefficients: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+) -> np.ndarray:
+    """Combine the centred rows linearly, with the same blocks as `gram_matrix`.
+
+    Parameters
+    ----------
+    X : ndarray, memmap or sparse matrix of shape (n_samples, n_features)
+    coefficients : ndarray of shape (n_samples, n_components), float64
+    sample_weight : ndarray of shape (n_samples,), default=None
+
+    Returns
+    -------
+    ndarray of shape (n_components, n_features), float64
+        The products of the coefficients with the centred rows, these multiplied by the roots of
+        their weights.
+    """
+    _, scale, weights = _scaled_weights(X.shape[0], sample_weight)
+    combined = np.empty((coefficients.shape[1], X.shape[1]))
+    if sparse.issparse(X):
+        sparse_part, dense_columns, dense_part, mean, root = _split_dense_columns(X, weights)
+        combined[:] = (sparse_part.T @ coefficients).T
+        combined -= np.outer(root @ coefficients, np.where(dense_columns, 0.0, mean))
+        combined[:, dense_columns] = coefficients.T @ dense_part
+    else:
+        dtype = product_dtype_for(X)
+        left = np.ascontiguousarray(coefficients.T, dtype=dtype)  # (n_components, n_samples)
+        for columns, _, block in _centred_columns(X, weights, dtype):
+            combined[:, columns] = left @ block
+    return np.multiply(combined, np.sqrt(scale), out=combined)
+
+
+def centred_rows(
+    X: Any,
+    mean: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+    *,
+    dtype: DTypeLike = np.float64,
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of centred rows, each multiplied by the root of its weight.
+
+    Parameters
+    ----------
+    X : ndarray or memmap of shape (n_samples, n_features)
+    mean : ndarray of shape (n_features,), float64
+    sample_weight : ndarray of shape (n_samples,), default=None
+    dtype : dtype, default=np.float64
+        Of the blocks. The centring itself is done in float64.
+
+    Yields
+    ------
+    rows : slice
+    block : ndarray of shape (n_rows, n_features)
+        A new array each time.
+    """
+    for rows in _slices(X.shape[0], _block_rows(X.shape[1], 8)):
+        block = np.subtract(X[rows], mean, dtype=np.float64)
+        if sample_weight is not None:
+            block *= np.sqrt(sample_weight[rows])[:, np.newaxis]
+        yield rows, block.astype(dtype, copy=False)
+
+
+def _slices(length: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))
+
+
+def _block_rows(n_features: int, itemsize: int) -> int:
+    n_bytes = _NARROW_BLOCK_BYTES if n_features <= 256 else _WIDE_BLOCK_BYTES
+    rows = max(n_bytes // (max(n_features, 1) * itemsize), n_features, 1)
+    return rows // _STRIP_ROWS * _STRIP_ROWS or rows
+
+
+def _scaled_weights(
+    n_samples: int, sample_weight: np.ndarray | None
+) -> tuple[int, float, np.ndarray | None]:
+    """Number of rows that count, largest weight, and the weights over the largest."""
+    if sample_weight is None:
+        return n_samples, 1.0, None
+    largest = float(np.max(sample_weight, initial=0.0))
+    scale = largest if largest > 0.0 else 1.0
+    return (
+        int(np.count_nonzero(sample_weight)),
+        scale,
+        np.asarray(sample_weight, dtype=np.float64) / scale,
+    )
+
+
+def _dense_moments(
+    X: np.ndarray, weights: np.ndarray | None, dtype: np.dtype, device: torch.device
+) -> tuple[float, Tensor, Tensor]:
+    """Centre and multiply each block; then account for the distances between their means."""
+    n_samples, n_features = X.shape
+    slices = list(_slices(n_samples, _block_rows(n_features, dtype.itemsize)))
+    if device.type == "cpu":
+        block_weights, block_means, scatter = _within_blocks(X, weights, dtype, slices)
+    else:
+        block_weights, block_means, scatter = _within_streamed_blocks(
+            X, weights, dtype, slices, device
+        )
+    weight = block_weights.sum()
+    mean = block_weights @ block_means / max(weight, np.finfo(float).tiny)
+    if len(slices) > 1:
+        distances = (block_means - mean) * np.sqrt(block_weights)[:, np.newaxis]
+        scatter += torch.from_numpy(distances.T @ distances).to(device)
+    return float(weight), torch.from_numpy(mean), scatter
+
+
+def _within_blocks(
+    X: np.ndarray, weights: np.ndarray | None, dtype: np.dtype, slices: list[slice]
+) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """Weight and mean of every block, and the sum of their scatter matrices, on the CPU.
+
+    Everything here is NumPy's: it recognises a product of a matrix with its own transpose and
+    computes the symmetric half only, and its BLAS and Torch's thread pools do not mix well.
+    """
+    n_features = X.shape[1]
+    block_weights = np.empty(len(slices))
+    block_means = np.empty((len(slices), n_features))
+    scatter = np.zeros((n_features, n_features))
+    order = "C" if X.flags.c_contiguous or not X.flags.f_contiguous else "F"
+    n_rows = slices[0].stop - slices[0].start
+    buffer = np.empty((n_rows, n_features), dtype=dtype, order=order)
+    for index, rows in enumerate(slices):
+        block = X[rows].astype(dtype, copy=False)  # (n_rows, n_features)
+        centred = buffer[: len(block)]
+        if weights is None:
+            total, block_weight = None, float(len(block))
+        else:
+            total, block_weight = weights[rows], float(weights[rows].sum())
+        divisor = max(block_weight, np.finfo(float).tiny)
+        mean = _column_sums(block, total) / divisor
+        centre = mean.astype(dtype)
+        _subtract_row(block, centre, centred)
+        if total is not None:
+            mean = centre + _column_sums(centred, total) / divisor
+            centred *= np.sqrt(total)[:, np.newaxis].astype(dtype)
+        product = centred.T @ centred
+        variances = np.diagonal(product)
+        if total is None and not (np.square(mean) * len(block) <= 1e4 * variances).all():
+            # The corrected two-pass algorithm: what rounding left of the mean, which is
+            # noticeable only where the mean is large, is found from the centred rows.
+            mean = centre + _column_sums(centred, None) / divisor
+        rest = mean - centre
+        scatter += product
+        if rest.any():
+            scatter -= np.outer(rest * block_weight, rest)
+        block_weights[index] = block_weight
+        block_means[index] = mean
+    return block_weights, block_means, torch.from_numpy(scatter)
+
+
+def _column_sums(block: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Sums of the columns in float64, float32 rows being added by strips."""
+    n_rows, n_features = block.shape
+    if weights is not None:
+        return (weights.astype(block.dtype) @ block).astype(np.float64, copy=False)
+    if block.dtype == np.float64 or not block.flags.c_contiguous or n_rows < 2 * _STRIP_ROWS:
+        return block.sum(axis=0, dtype=np.float64)
+    whole = n_rows // _STRIP_ROWS * _STRIP_ROWS
+    strips = block[:whole].reshape(-1, _STRIP_ROWS, n_features)
+    if n_features >= 64:
+        sums = strips.sum(axis=1)  # (n_strips, n_features)
+    else:
+        sums = np.ones(_STRIP_ROWS, dtype=block.dtype) @ strips
+    return sums.sum(axis=0, dtype=np.float64) + block[whole:].sum(axis=0, dtype=np.float64)
+
+
+def _subtract_row(block: np.ndarray, row: np.ndarray, out: np.ndarray) -> None:
+    """Subtract a row from every row; short rows are taken several at a time."""
+    n_rows, n_features = block.shape
+    together = 16
+    if n_features > 64 or n_rows < _STRIP_ROWS or not block.flags.c_contiguous:
+        np.subtract(block, row, out=out)
+        return
+    whole = n_rows // together * together
+    shape = (-1, together * n_features)
+    np.subtract(
+        block[:whole].reshape(shape), np.tile(row, together), out=out[:whole].reshape(shape)
+    )
+    np.subtract(block[whole:], row, out=out[whole:])
+
+
+def _within_streamed_blocks(
+    X: np.ndarray,
+    weights: np.ndarray | None,
+    dtype: np.dtype,
+    slices: list[slice],
+    device: torch.device,
+) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """As `_within_blocks`, on an accelerator that blocks of host memory are streamed to."""
+    n_features = X.shape[1]
+    block_weights = torch.zeros(len(slices), dtype=torch.float64, device=device)
+    block_means = torch.zeros((len(slices), n_features), dtype=torch.float64, device=device)
+    scatter = torch.zeros((n_features, n_features), dtype=torch.float64, device=device)
+    tiny = torch.finfo(torch.float64).tiny
+    for index, (rows, block) in enumerate(_streamed(X, dtype, slices, device)):
+        if weights is None:
+            block_weight = float(len(block))
+            centre = (block.sum(dim=0, dtype=torch.float64) / block_weight).to(block.dtype)
+            block = block - centre
+            rest = block.sum(dim=0, dtype=torch.float64) / block_weight
+        else:
+            row_weights = torch.from_numpy(weights[rows]).to(device)
+            block_weight = float(weights[rows].sum())
+            divisor = max(block_weight, tiny)
+            row_weights_like = row_weights.to(block.dtype)
+            centre = (row_weights_like @ block) / divisor
+            block = block - centre
+            rest = (row_weights_like @ block).to(torch.float64) / divisor
+            block = block * row_weights.sqrt().to(block.dtype)[:, None]
+        # float32 products must not be rounded to tensorfloat32, the user's global choice.
+        scatter += _full_precision_product(block)
+        scatter -= torch.outer(rest * block_weight, rest)
+        block_weights[index] = block_weight
+        block_means[index] = centre + rest
+    return block_weights.cpu().numpy(), block_means.cpu().numpy(), scatter
+
+
+def _full_precision_product(rows: Tensor) -> Tensor:
+    if rows.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
+        rows = rows.to(torch.float64)
+    return rows.T @ rows
+
+
+def _streamed(
+    X: np.ndarray, dtype: np.dtype, slices: list[slice], device: torch.device
+) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks on the device; the next one is copied while the last one is multiplied.
+
+    Two pinned buffers take turns. A buffer is filled again only when its last copy has left it.
+    """
+    n_rows, n_features = slices[0].stop - slices[0].start, X.shape[1]
+    torch_dtype = torch.from_numpy(np.empty(0, dtype=dtype)).dtype
+    buffers = [
+        torch.empty((n_rows, n_features), dtype=torch_dtype, pin_memory=True) for _ in range(2)
+    ]
+    copied = [torch.cuda.Event() for _ in range(2)]
+    for index, rows in enumerate(slices):
+        turn = index % 2
+        if index >= 2:
+            copied[turn].synchronize()
+        host = buffers[turn][: rows.stop - rows.start]
+        np.copyto(host.numpy(), X[rows], casting="unsafe")
+        block = host.to(device, non_blocking=True)
+        copied[turn].record(torch.cuda.current_stream(device))
+        yield rows, block
+
+
+def _centred_columns(
+    X: np.ndarray, weights: np.ndarray | None, dtype: np.dtype
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Blocks of columns, centred, with rows multiplied by the roots of their weights."""
+    n_samples, n_features = X.shape
+    root = None if weights is None else np.sqrt(weights)[:, np.newaxis].astype(dtype)
+    weight = float(n_samples) if weights is None else max(weights.sum(), np.finfo(float).tiny)
+    for columns in _slices(n_features, _block_rows(n_samples, dtype.itemsize)):
+        block = X[:, columns].astype(dtype, copy=False)  # (n_samples, n_columns)
+        centre = (_column_sums(block, weights) / weight).astype(dtype)
+        block = block - centre
+        # Rows may be few and means large: the second centring is cheap beside the product.
+        rest = _column_sums(block, weights) / weight
+        block -= rest.astype(dtype)
+        if root is not None:
+            block *= root
+        yield columns, centre + rest, block
+
+
+def _split_dense_columns(
+    X: Any, weights: np.ndarray | None
+) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Separate the columns of sparse data that are dense in all but name, and centre these.
+
+    For a column with a share p of cells that are not zero, mean² / variance <= p / (1 - p).
+    Centring a product afterwards, X'X - w·mm', cancels log10 of that ratio digits, which is
+    harmless unless hardly a zero is left; such columns cost no memory as dense ones.
+
+    Returns
+    -------
+    sparse_part : sparse matrix of shape (n_samples, n_features)
+        Its rows are multiplied by the roots of their weights; without the dense columns.
+    dense_columns : ndarray of shape (n_features,), bool
+    dense_part : ndarray of shape (n_samples, n_dense_columns)
+        Centred, its rows multiplied by the roots of their weights.
+    mean : ndarray of shape (n_features,)
+    root : ndarray of shape (n_samples,)
+        Roots of the weights.
+    """
+    n_samples = X.shape[0]
+    rows = sparse.csc_array(X, dtype=np.float64)
+    row_weights = np.ones(n_samples) if weights is None else weights
+    weight = max(row_weights.sum(), np.finfo(float).tiny)
+    root = np.sqrt(row_weights)
+    mean = rows.T @ row_weights / weight
+    share = np.diff(rows.indptr) / n_samples
+    dense_columns = share > 1.0 - 1.0 / (_DENSE_COLUMN_RATIO + 1.0)
+    # A few rows with most of the weight may hold all the cells that are not zero.
+    second = rows.copy()
+    second.data **= 2
+    second_moment = second.T @ row_weights / weight
+    ratio = _DENSE_COLUMN_RATIO / (_DENSE_COLUMN_RATIO + 1.0)
+    dense_columns |= mean**2 > ratio * second_moment
+    dense_part = rows[:, dense_columns].toarray() - mean[dense_columns]
+    rest = row_weights @ dense_part / weight
+    dense_part -= rest
+    mean[dense_columns] += rest
+    dense_part *= root[:, np.newaxis]
+    keep = sparse.dia_array(((~dense_columns).astype(float), [0]), shape=(X.shape[1],) * 2)
+    scale = sparse.dia_array((root, [0]), shape=(n_samples, n_samples))
+    sparse_part = (scale @ rows @ keep).tocsr() if weights is not None else (rows @ keep).tocsr()
+    return sparse_part, dense_columns, dense_part, mean, root
+
+
+def _sparse_moments(X: Any, weights: np.ndarray | None) -> tuple[float, Tensor, Tensor]:
+    sparse_part, dense_columns, dense_part, mean, root = _split_dense_columns(X, weights)
+    weight = float(root @ root)
+    sparse_mean = np.where(dense_columns, 0.0, mean)
+    scatter = (sparse_part.T @ sparse_part).toarray()
+    scatter -= np.outer(weight * sparse_mean, sparse_mean)
+    if dense_columns.any():
+        # The dense part has mean zero, so this product is centred on both sides.
+        cross = sparse_part.T @ dense_part  # (n_features, n_dense_columns)
+        scatter[:, dense_columns] += cross
+        scatter[dense_columns, :] += cross.T
+        scatter[np.ix_(dense_columns, dense_columns)] += dense_part.T @ dense_part
+    return weight, torch.from_numpy(mean), torch.from_numpy(scatter)
+
+
+def _sparse_gram(X: Any, weights: np.ndarray | None) -> tuple[Tensor, Tensor]:
+    sparse_part, dense_columns, dense_part, mean, root = _split_dense_columns(X, weights)
+    sparse_mean = np.where(dense_columns, 0.0, mean)
+    gram = (sparse_part @ sparse_part.T).toarray()
+    cross = np.outer(sparse_part @ sparse_mean, root)
+    gram -= cross + cross.T
+    gram += (sparse_mean @ sparse_mean) * np.outer(root, root)
+    if dense_columns.any():
+        gram += dense_part @ dense_part.T
+    return torch.from_numpy(mean), torch.from_numpy(gram)
