@@ -104,7 +104,9 @@ class Moments:
             else:
                 dtype = np.dtype(product_dtype or product_dtype_for(X))
                 weight, mean, scatter = _dense_moments(X, weights, dtype, device)
-        return cls(n_samples, weight * scale, mean.to(device), scatter.to(device).mul_(scale))
+        if scale != 1.0:
+            weight, scatter = weight * scale, scatter * scale
+        return cls(n_samples, weight, mean.to(device), scatter.to(device))
 
     @classmethod
     def empty(cls, n_features: int, *, device: torch.device | str = "cpu") -> Moments:
@@ -290,7 +292,7 @@ def gram_matrix(
                     on_device += rows @ rows.T
             gram = on_device
             mean = torch.from_numpy(mean)
-    return mean.to(device), gram.to(device).mul_(scale)
+    return mean.to(device), gram.to(device) * scale
 
 
 def project_on_rows(
@@ -370,7 +372,7 @@ def _block_rows(n_features: int, itemsize: int) -> int:
 def _scaled_weights(
     n_samples: int, sample_weight: np.ndarray | None
 ) -> tuple[int, float, np.ndarray | None]:
-    """Number of rows that count, largest weight, and the weights over the largest."""
+    """Count the rows that matter; find the largest weight, and the weights over it."""
     if sample_weight is None:
         return n_samples, 1.0, None
     largest = float(np.max(sample_weight, initial=0.0))
@@ -447,7 +449,7 @@ def _within_blocks(
 
 
 def _column_sums(block: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Sums of the columns in float64, float32 rows being added by strips."""
+    """Add the rows up in float64, float32 rows by strips."""
     n_rows, n_features = block.shape
     if weights is not None:
         return (weights.astype(block.dtype) @ block).astype(np.float64, copy=False)
