@@ -180,16 +180,15 @@ def solve_covariance(problem: Problem, _: Any) -> Decomposition:
     mean = moments.mean.cpu().numpy()
     feature_variances = covariance.diagonal().cpu().numpy()
     # Constant features take away as many variances for certain.
-    n_positive = min(np.count_nonzero(feature_variances), problem.max_rank)
-    n_exact = np.count_nonzero(variances > _REFINED_SHARE[precision.name] * variances[:1])
+    n_positive = min(int(np.count_nonzero(feature_variances)), problem.max_rank)
+    n_exact = int(np.count_nonzero(variances > _REFINED_SHARE[precision.name] * variances[:1]))
     if 0 < n_exact < min(len(variances), n_positive):
         if len(variances) < len(covariance):
             # The small variances cannot be told apart yet, nor from those that are not kept.
             variances, axes = principal_axes(covariance, noise=noise)
         refined, refined_axes = refine(problem, mean, axes[n_exact:])
-        # The axes are known to the rounding of the matrix, and leak of the largest variance.
-        leak = noise**2 * variances[0]
-        variances = np.concatenate([variances[:n_exact], np.where(refined > leak, refined, 0.0)])
+        floor = _smallest_variance(variances[0], mean, precision)
+        variances = np.concatenate([variances[:n_exact], np.where(refined > floor, refined, 0.0)])
         axes = np.concatenate([axes[:n_exact], refined_axes])
     return Decomposition(mean, float(feature_variances.sum()), variances, axes, moments)
 
@@ -258,9 +257,12 @@ def solve_gram(problem: Problem, _: Any) -> Decomposition:
         small = rows[n_exact:]
         small = small - (small @ axes.T) @ axes
         singular_values, small_axes = right_singular_vectors(torch.from_numpy(small))
-        leak = noise**2 * max(values[0], 0.0)
-        refined = np.where(singular_values**2 > leak, singular_values**2, 0.0)
-        variances = np.concatenate([variances, refined])[:n_all]
+        squares = singular_values**2
+        floor = _smallest_variance(
+            max(values[0], 0.0) / problem.degrees_of_freedom, mean.cpu().numpy(), precision
+        )
+        squares = np.where(squares > floor * problem.degrees_of_freedom, squares, 0.0)
+        variances = np.concatenate([variances, squares])[:n_all]
         axes = np.concatenate([axes, small_axes])[:n_all]
     variances, axes = _with_null_axes(
         variances / problem.degrees_of_freedom, axes, _n_eigenpairs(problem)
@@ -272,12 +274,14 @@ def solve_full(problem: Problem, _: Any) -> Decomposition:
     """Singular value decomposition of the triangular factor of the centred rows."""
     X, weights = problem.X, problem.sample_weight
     mean = _finite_mean(X, weights)
-    upper = None
+    upper: Any = None
     for _rows, block in centred_rows(X, mean, weights):
         upper = triangular_factor(upper, torch.from_numpy(block).to(problem.device))
     singular_values, axes = right_singular_vectors(upper)
     variances = singular_values**2 / problem.degrees_of_freedom
     total_variance = float(variances.sum())
+    floor = _smallest_variance(variances.max(initial=0.0), mean, np.dtype(np.float64))
+    variances = np.where(variances > floor, variances, 0.0)
     if len(variances) < problem.limit:
         variances, axes = _with_null_axes(variances, axes, problem.limit)
     return Decomposition(mean, total_variance, variances, axes)
@@ -321,7 +325,7 @@ def solve_randomized(problem: Problem, estimator: PCA) -> Decomposition:
             product += matmul(block.T, columns[rows])
         return product
 
-    n_iter = estimator.iterated_power
+    n_iter: Any = estimator.iterated_power
     if n_iter == "auto":
         n_iter = 7 if n_components < 0.1 * min(n_samples, n_features) else 4
     normalizer = estimator.power_iteration_normalizer
@@ -341,10 +345,12 @@ def solve_randomized(problem: Problem, estimator: PCA) -> Decomposition:
         float(block.square().sum(dtype=torch.float64)) for _, block in in_memory or blocks()
     )
     variances = singular_values[:n_components].astype(np.float64) ** 2
+    variances /= problem.degrees_of_freedom
+    floor = _smallest_variance(variances.max(initial=0.0), mean, _float_dtype(X))
     return Decomposition(
         mean,
         total / problem.degrees_of_freedom,
-        variances / problem.degrees_of_freedom,
+        np.where(variances > floor, variances, 0.0),
         flip_signs(axes),
     )
 
@@ -354,8 +360,8 @@ def solve_arpack(problem: Problem, estimator: PCA) -> Decomposition:
     X, weights = problem.X, problem.sample_weight
     n_components = problem.n_computed or min(X.shape) - 1
     root = None if weights is None else np.sqrt(weights)
+    rows: Any
     if sparse.issparse(X):
-        assert_all_finite(X.data, estimator_name="PCA", input_name="X")
         rows, mean, sum_of_squares = _implicitly_centred(X, root)
     else:
         mean = _finite_mean(X, weights)
@@ -367,6 +373,8 @@ def solve_arpack(problem: Problem, estimator: PCA) -> Decomposition:
         rows, k=n_components, tol=estimator.tol, v0=start.astype(rows.dtype)
     )
     variances = singular_values[::-1].astype(np.float64) ** 2 / problem.degrees_of_freedom
+    # ARPACK iterates on the squares, which loses half of the digits.
+    variances = zero_out_rounding(variances, _relative_noise(rows.dtype, min(X.shape)))
     return Decomposition(
         mean,
         sum_of_squares / problem.degrees_of_freedom,
@@ -380,10 +388,11 @@ def _implicitly_centred(
 ) -> tuple[LinearOperator, np.ndarray, float]:
     """Operator, mean and sum of squares of centred sparse rows times the roots of weights."""
     root = np.ones(X.shape[0]) if root is None else root
-    rows = X.astype(np.float64)
+    rows: Any = X.astype(np.float64)
     weights = root**2
     mean = rows.T @ weights / weights.sum()
-    rows = (sparse.dia_array((root, [0]), shape=(len(root),) * 2) @ rows).tocsr()
+    rows = rows.tocsr()
+    rows.data *= np.repeat(root, np.diff(rows.indptr))
     transposed = rows.T.tocsr()
 
     def multiply(columns: np.ndarray) -> np.ndarray:
@@ -443,6 +452,14 @@ def _relative_noise(precision: np.dtype, n_terms: int) -> float:
     return float(n_terms * np.finfo(np.float64).eps)
 
 
+def _smallest_variance(largest: float, mean: np.ndarray, precision: np.dtype) -> float:
+    """Bound what a variance may be by the rounding of the data and of the axes alone."""
+    unit = (16 + len(mean)) * float(np.finfo(np.float64).eps)
+    if precision == np.float32:
+        unit = max(unit, float(np.finfo(np.float32).eps))
+    return unit**2 * float(largest + mean @ mean)
+
+
 def _finite_mean(X: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray:
     mean = column_means(X, sample_weight)
     if not np.isfinite(mean).all():
@@ -452,10 +469,11 @@ def _finite_mean(X: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray:
 
 def _is_memory_mapped(X: np.ndarray) -> bool:
     """Whether the array is a view of a memory map."""
-    while isinstance(X, np.ndarray):
-        if isinstance(X, np.memmap):
+    array: Any = X
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
             return True
-        X = X.base
+        array = array.base
     return False
 
 
@@ -790,7 +808,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         moments, n_seen = batch, X.shape[0]
         if not first:
             state = self._accumulated
-            n_seen += int(self.n_samples_seen_)
+            n_seen += int(vars(self)["n_samples_seen_"])
             moments = Moments(
                 state["n_samples"],
                 state["weight"],
@@ -1008,6 +1026,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             ensure_all_finite=sparse.issparse(X),
             reset=reset,
         )
+        if sparse.issparse(X) and not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
         if sample_weight is not None:
             sample_weight = _check_sample_weight(
                 sample_weight, X, dtype=np.float64, ensure_non_negative=True
@@ -1136,7 +1157,7 @@ def _check_n_components(n_components: Any, limit: int, solver: str, is_tall: boo
                 f"n_components={n_components} is a share of the variance, which needs all "
                 f"variances; svd_solver={solver!r} computes only some. Use svd_solver='auto'."
             )
-    elif not truncated <= n_components <= limit:
+    elif not int(truncated) <= int(n_components) <= limit:
         raise ValueError(
             f"n_components={n_components} must be between {int(truncated)} and "
             f"min(n_samples, n_features)={limit} with svd_solver={solver!r}"

@@ -283,6 +283,16 @@ def test_sparse_data_gives_the_result_of_dense_data(container, solver, shape, we
     assert_allclose(pca.transform(container(X)), expected.transform(X), atol=1e-9)
 
 
+@pytest.mark.parametrize("solver", ["covariance_eigh", "gram_eigh", "arpack"])
+def test_cells_that_are_stored_twice_are_added(solver):
+    X = sparse.csr_array(IRIS)
+    twice = sparse.csr_array(
+        (np.repeat(X.data / 2, 2), np.repeat(X.indices, 2), 2 * X.indptr), shape=X.shape
+    )
+    assert_same_fit(PCA(2, svd_solver=solver).fit(twice), PCA(2, svd_solver="full").fit(IRIS))
+    assert twice.nnz == 2 * X.nnz
+
+
 @pytest.mark.parametrize("solver", ["full", "randomized"])
 def test_sparse_data_needs_a_solver_that_keeps_it_sparse(solver):
     with pytest.raises(TypeError, match=f"svd_solver='{solver}' would need the sparse X as"):
@@ -425,8 +435,7 @@ def test_rank_deficient_data_is_whitened_without_blow_up(solver, seed, n, d, ran
     pca = PCA(whiten=True, svd_solver=solver).fit(X)
     Z = pca.transform(X + rng.normal(size=X.shape))  # also away from the span of the data
     assert np.isfinite(Z).all()
-    if solver != "full":
-        assert (Z[:, min(rank, n - 1) :] == 0).all()
+    assert (Z[:, min(rank, n - 1) :] == 0).all()
     assert_allclose(pca.inverse_transform(pca.transform(X)), X, atol=1e-6)
     axes = pca.components_
     assert_allclose(axes @ axes.T, np.eye(len(axes)), atol=1e-7)
