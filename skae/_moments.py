@@ -14,7 +14,7 @@ from torch import Tensor
 
 # A block is large enough for one product of it to hide the addition of a float64 scatter matrix,
 # and small enough to stay in the cache while it is summed, centred and multiplied.
-_NARROW_BLOCK_BYTES = 4 << 20
+_NARROW_BLOCK_BYTES = 2 << 20
 _WIDE_BLOCK_BYTES = 16 << 20
 # Sequential float32 sums stay within 256 / 2 roundings of the exact ones.
 _STRIP_ROWS = 256

@@ -41,7 +41,13 @@ from skae._moments import (
     product_dtype_for,
     project_on_rows,
 )
-from skae._sklearn_compat import Interval, RealNotInt, StrOptions, _check_sample_weight
+from skae._sklearn_compat import (
+    Interval,
+    RealNotInt,
+    StrOptions,
+    _check_sample_weight,
+    validate_parameter_constraints,
+)
 
 _FLOAT_DTYPES = [np.float64, np.float32]
 _SPARSE_SOLVERS = ("arpack", "covariance_eigh", "gram_eigh")
@@ -775,7 +781,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         MemoryError
             If the covariance matrix does not fit in memory.
         """
-        self._validate_params()
+        self._check_parameters()
         first = not hasattr(self, "components_")
         if not first and not hasattr(self, "_accumulated"):
             raise ValueError(
@@ -1003,7 +1009,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _fit(self, X: Any, sample_weight: Any) -> Any:
         """Fit, and return the validated data."""
-        self._validate_params()
+        self._check_parameters()
         if sparse.issparse(X) and self.svd_solver not in ("auto", *_SPARSE_SOLVERS):
             raise TypeError(
                 f"svd_solver={self.svd_solver!r} would need the sparse X as a dense array; use "
@@ -1013,6 +1019,15 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             X, sample_weight = self._validate(X, sample_weight, reset=True)
             self._solve(X, sample_weight)
         return X
+
+    def _check_parameters(self) -> None:
+        # As _validate_params of scikit-learn, which takes longer to look up the names of the
+        # parameters than a small problem takes to solve.
+        validate_parameter_constraints(
+            self._parameter_constraints,
+            {name: getattr(self, name) for name in self._parameter_constraints},
+            caller_name=type(self).__name__,
+        )
 
     def _validate(self, X: Any, sample_weight: Any, reset: bool) -> tuple[Any, np.ndarray | None]:
         # Whether all cells are finite shows in their mean, so that they are read only once.

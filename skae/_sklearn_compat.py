@@ -1,6 +1,12 @@
 """The only home of private or version-dependent scikit-learn imports."""
 
-from sklearn.utils._param_validation import Interval, Options, RealNotInt, StrOptions
+from sklearn.utils._param_validation import (
+    Interval,
+    Options,
+    RealNotInt,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from sklearn.utils.validation import _check_sample_weight, _get_feature_names
 
 __all__ = [
@@ -10,4 +16,5 @@ __all__ = [
     "StrOptions",
     "_check_sample_weight",
     "_get_feature_names",
+    "validate_parameter_constraints",
 ]
