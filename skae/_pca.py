@@ -172,7 +172,9 @@ def choose_solver(
     eigenproblem = larger * smaller**2 + 8 * smaller**3
     n_products = 18 if n_components < 0.1 * smaller else 12
     iteration = n_products * 2 * larger * smaller * (n_components + 10)
-    return "randomized" if smaller > 500 and iteration < 0.5 * eigenproblem else exact
+    nearly_square = larger < 4 * smaller
+    much_cheaper = iteration < 0.5 * eigenproblem
+    return "randomized" if smaller > 500 and nearly_square and much_cheaper else exact
 
 
 def solve_covariance(problem: Problem, _: Any) -> Decomposition:
@@ -539,8 +541,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             default="auto"
         "auto" :
             "covariance_eigh" where there are at least as many rows as features, else
-            "gram_eigh"; "randomized" where ``n_components`` is an integer and the larger
-            problem would take more than twice the time; for sparse data with more than 1000
+            "gram_eigh"; "randomized" for few components of large, nearly square data, whose
+            eigenproblem would take more than twice the time; for sparse data with more than 1000
             rows and features, "arpack" for up to a tenth of them. See the user guide.
         "covariance_eigh" :
             Eigenvalues of the (n_features, n_features) covariance matrix. Reads a memory map
