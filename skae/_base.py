@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from inspect import signature
 from itertools import repeat
 from numbers import Integral, Real
@@ -31,6 +29,7 @@ from skae._linalg import n_components_for_share
 from skae._linear_code import linear_code
 from skae._losses import LOSSES, check_support
 from skae._reporting import EpochReporter
+from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
     Interval,
     RealNotInt,
@@ -563,13 +562,15 @@ class BaseAutoencoder(
             anchored=anchored,
         )
         if anchored and rows is not None:
-            mean, _, axes = linear_code(*rows.to_numpy())
+            linear = linear_code(*rows.to_numpy())
+            mean = torch.from_numpy(linear.mean)
+            axes = torch.from_numpy(linear.axes[:n_components])
             offset, slope = mean, torch.ones_like(mean)
             if self._output_activation() == "logistic":
                 # To first order, logit(x) = logit(m) + (x - m) / (m (1 - m)).
                 inner = mean.clamp(1e-3, 1.0 - 1e-3)
                 offset, slope = inner.logit(), 1.0 / (inner * (1.0 - inner))
-            anchor(encoder, decoder, mean, axes[:n_components], offset, slope)
+            anchor(encoder, decoder, mean, axes, offset, slope)
         return encoder, decoder
 
     def _output_activation(self) -> str:
@@ -634,15 +635,3 @@ def to_rows(X: np.ndarray, X_clean: np.ndarray | None, weights: np.ndarray | Non
     chosen = torch.from_numpy(np.flatnonzero(weights))
     positive = weights[weights > 0.0]
     return Rows(rows.take(chosen).tensors, torch.from_numpy(positive / positive.mean()).float())
-
-
-@contextmanager
-def unchanged_on_failure(estimator: BaseEstimator) -> Iterator[None]:
-    """Take back what the block did to the estimator if it fails or is interrupted."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        estimator.__dict__.clear()
-        estimator.__dict__.update(before)
-        raise

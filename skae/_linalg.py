@@ -8,8 +8,10 @@ from math import log, pi
 import numpy as np
 import torch
 from scipy import linalg
+from scipy.special import gammaln
 from torch import Tensor
 
+_FLOAT64_EPS = float(np.finfo(np.float64).eps)
 # With fewer rows and columns than this, all eigenpairs cost as little as a few of them.
 _SMALL_EIGENPROBLEM = 150
 # LAPACK's bisection for some eigenpairs beats divide and conquer for all of them below this share.
@@ -18,13 +20,13 @@ _FEW_EIGENPAIRS = 0.2
 
 def principal_axes(
     covariance: Tensor, n_components: int | None = None, *, noise: float | None = None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Largest variances and the directions that they are found along.
 
     Parameters
     ----------
     covariance : Tensor of shape (n_features, n_features)
-        Covariance or scatter matrix.
+        Covariance or scatter matrix, on any device.
     n_components : int, default=None
         How many to compute; None computes all.
     noise : float, default=None
@@ -33,102 +35,98 @@ def principal_axes(
 
     Returns
     -------
-    variances : Tensor of shape (n_components,)
+    variances : ndarray of shape (n_components,)
         In decreasing order, in the units of ``covariance``. What rounding cannot tell from zero
         is zero.
-    axes : Tensor of shape (n_components, n_features)
-        Orthonormal rows. The largest entry of each is positive.
+    axes : ndarray of shape (n_components, n_features)
+        Orthonormal rows. The entry that is largest in absolute value is positive in each.
 
     Examples
     --------
     >>> import torch
     >>> from skae._linalg import principal_axes
     >>> variances, axes = principal_axes(torch.diag(torch.tensor([1.0, 4.0])), 1)
-    >>> variances, axes
-    (tensor([4.]), tensor([[0., 1.]]))
+    >>> variances.tolist(), axes.tolist()
+    ([4.0], [[0.0, 1.0]])
     """
     variances, vectors = top_eigenpairs(covariance, n_components)
     if noise is None:
-        noise = len(covariance) * torch.finfo(torch.float64).eps
+        noise = len(covariance) * _FLOAT64_EPS
     return zero_out_rounding(variances, noise), flip_signs(vectors.T)
 
 
-def top_eigenpairs(matrix: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
+def top_eigenpairs(matrix: Tensor, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Largest eigenvalues of a symmetric matrix and their eigenvectors.
 
     Parameters
     ----------
     matrix : Tensor of shape (m, m)
+        On any device.
     k : int, default=None
         How many to compute; None computes all.
 
     Returns
     -------
-    values : Tensor of shape (k,)
+    values : ndarray of shape (k,)
         In decreasing order.
-    vectors : Tensor of shape (m, k)
+    vectors : ndarray of shape (m, k)
     """
     m = len(matrix)
     k = m if k is None else k
     if matrix.device.type != "cpu":
-        values, vectors = torch.linalg.eigh(matrix)
+        on_device = torch.linalg.eigh(matrix)
+        values, vectors = on_device[0].cpu().numpy(), on_device[1].cpu().numpy()
     elif 0 < k <= _FEW_EIGENPAIRS * m and m >= _SMALL_EIGENPROBLEM:
-        values, vectors = map(
-            torch.from_numpy,
-            linalg.eigh(matrix.numpy(), subset_by_index=(m - k, m - 1), check_finite=False),
+        values, vectors = linalg.eigh(
+            matrix.numpy(), subset_by_index=(m - k, m - 1), check_finite=False
         )
     else:
         # NumPy's LAPACK uses the thread pool that computed the matrix; on the machines measured
         # it is between as fast as Torch's and twice as fast.
-        values, vectors = map(torch.from_numpy, np.linalg.eigh(matrix.numpy()))
-    values, vectors = values.flip(0)[:k], vectors.flip(1)[:, :k]
-    return values, vectors
+        values, vectors = np.linalg.eigh(matrix.numpy())
+    return values[::-1][:k], vectors[:, ::-1][:, :k]
 
 
-def zero_out_rounding(variances: Tensor, noise: float) -> Tensor:
+def zero_out_rounding(variances: np.ndarray, noise: float) -> np.ndarray:
     """Set to zero the variances that rounding cannot tell from zero.
 
     Parameters
     ----------
-    variances : Tensor of shape (k,)
+    variances : ndarray of shape (k,)
         In decreasing order.
     noise : float
         Relative to the largest variance, what a variance may be by rounding alone.
 
     Returns
     -------
-    Tensor of shape (k,)
+    ndarray of shape (k,)
         Nowhere negative.
     """
-    if not len(variances):
-        return variances
-    smallest = variances[0].clamp(min=0.0) * noise
-    return variances.where(variances > smallest, torch.zeros_like(variances))
+    smallest = max(variances[0], 0.0) * noise if len(variances) else 0.0
+    return np.where(variances > smallest, variances, 0.0)
 
 
-def flip_signs(axes: Tensor) -> Tensor:
+def flip_signs(axes: np.ndarray) -> np.ndarray:
     """Make the entry of every row that is largest in absolute value positive.
 
     Parameters
     ----------
-    axes : Tensor of shape (n_components, n_features)
+    axes : ndarray of shape (n_components, n_features)
 
     Returns
     -------
-    Tensor of shape (n_components, n_features)
+    ndarray of shape (n_components, n_features)
     """
-    if not axes.numel():
-        return axes
-    largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))  # (n_components, 1)
-    return axes * torch.where(largest < 0, -1.0, 1.0).to(axes.dtype)
+    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]  # (n_components,)
+    return axes * np.where(largest < 0.0, -1.0, 1.0).astype(axes.dtype)[:, np.newaxis]
 
 
-def n_components_for_share(variances: Tensor, share: float) -> int:
+def n_components_for_share(variances: np.ndarray | Tensor, share: float) -> int:
     """Smallest number of components that explain more than a share of the variance.
 
     Parameters
     ----------
-    variances : Tensor of shape (n_features,)
+    variances : ndarray or Tensor of shape (n_features,)
         All of them, in decreasing order; or their ratios to the total.
     share : float
         In (0, 1).
@@ -140,26 +138,26 @@ def n_components_for_share(variances: Tensor, share: float) -> int:
 
     Examples
     --------
-    >>> import torch
     >>> from skae._linalg import n_components_for_share
-    >>> n_components_for_share(torch.tensor([6.0, 3.0, 1.0]), 0.8)
+    >>> n_components_for_share([6.0, 3.0, 1.0], 0.8)
     2
     """
+    variances = np.asarray(variances)
     total = variances.sum()
     if total <= 0.0:
         return 1
-    explained = torch.cumsum(variances / total, dim=0)
-    n_components = int(torch.searchsorted(explained, share, side="right")) + 1
+    explained = np.cumsum(variances / total)
+    n_components = int(np.searchsorted(explained, share, side="right")) + 1
     # The shares of all components may add up to a little less than one.
     return min(n_components, len(variances))
 
 
-def minka_log_evidence(variances: Tensor, rank: int, n_samples: float) -> float:
+def minka_log_evidence(variances: np.ndarray, rank: int, n_samples: float) -> float:
     """Laplace approximation of the log evidence of a number of components.
 
     Parameters
     ----------
-    variances : Tensor of shape (n_features,), float64
+    variances : ndarray of shape (n_features,), float64
         All eigenvalues of the covariance matrix, in decreasing order.
     rank : int
         Number of components, at least 1 and less than ``n_features``.
@@ -182,20 +180,19 @@ def minka_log_evidence(variances: Tensor, rank: int, n_samples: float) -> float:
     smallest = 1e-15
     if variances[rank - 1] < smallest:
         return -float("inf")
-    degrees = torch.arange(n_features, n_features - rank, -1, dtype=torch.float64) / 2.0
-    log_volume = -rank * log(2.0) + float((torch.lgamma(degrees) - degrees * log(pi)).sum())
-    log_kept = -float(variances[:rank].log().sum()) * n_samples / 2.0
+    halves = np.arange(n_features, n_features - rank, -1) / 2.0
+    log_volume = -rank * log(2.0) + float((gammaln(halves) - halves * log(pi)).sum())
+    log_kept = -float(np.log(variances[:rank]).sum()) * n_samples / 2.0
     noise = max(smallest, float(variances[rank:].sum()) / (n_features - rank))
     log_noise = -log(noise) * n_samples * (n_features - rank) / 2.0
     n_angles = n_features * rank - rank * (rank + 1.0) / 2.0
     log_prior = log(2.0 * pi) * (n_angles + rank) / 2.0
-    smoothed = variances.clone()
-    smoothed[rank:] = noise
-    gaps = variances[:rank, None] - variances[None, :]  # (rank, n_features)
-    inverse_gaps = 1.0 / smoothed[None, :] - 1.0 / smoothed[:rank, None]
-    pairs = torch.ones(rank, n_features, dtype=torch.bool).triu(1)
+    smoothed = np.concatenate([variances[:rank], np.full(n_features - rank, noise)])
+    gaps = variances[:rank, np.newaxis] - variances  # (rank, n_features)
+    inverse_gaps = 1.0 / smoothed - 1.0 / smoothed[:rank, np.newaxis]
+    pairs = np.triu(np.ones((rank, n_features), dtype=bool), 1)
     # Equal eigenvalues would have an infinite evidence; the smallest number takes their gap.
-    curvature = (gaps * inverse_gaps)[pairs].clamp(min=torch.finfo(torch.float64).tiny).log()
+    curvature = np.log(np.maximum((gaps * inverse_gaps)[pairs], np.finfo(np.float64).tiny))
     log_hessian = float(curvature.sum()) + len(curvature) * log(n_samples)
     return (
         log_volume
@@ -207,12 +204,12 @@ def minka_log_evidence(variances: Tensor, rank: int, n_samples: float) -> float:
     )
 
 
-def minka_n_components(variances: Tensor, n_samples: float) -> int:
-    """Number of components with the largest evidence.
+def minka_n_components(variances: np.ndarray, n_samples: float) -> int:
+    """Find the number of components with the largest evidence.
 
     Parameters
     ----------
-    variances : Tensor of shape (n_features,), float64
+    variances : ndarray of shape (n_features,), float64
         All eigenvalues of the covariance matrix, in decreasing order.
     n_samples : float
         Number of rows that the variances were estimated from.
@@ -253,56 +250,51 @@ def triangular_factor(upper: Tensor | None, rows: Tensor) -> Tensor:
     return torch.linalg.qr(stacked, mode="r").R
 
 
-def right_singular_vectors(rows: Tensor) -> tuple[Tensor, Tensor]:
+def right_singular_vectors(rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Singular values and right singular vectors.
 
     Parameters
     ----------
     rows : Tensor of shape (n_rows, n_features)
+        On any device.
 
     Returns
     -------
-    singular_values : Tensor of shape (min(n_rows, n_features),)
-    axes : Tensor of shape (min(n_rows, n_features), n_features)
-        The largest entry of each row is positive.
+    singular_values : ndarray of shape (min(n_rows, n_features),)
+    axes : ndarray of shape (min(n_rows, n_features), n_features)
+        The entry that is largest in absolute value is positive in each row.
     """
     if rows.device.type == "cpu":
         _, values, axes = np.linalg.svd(rows.numpy(), full_matrices=False)
-        return torch.from_numpy(values), flip_signs(torch.from_numpy(axes))
-    _, values, axes = torch.linalg.svd(rows, full_matrices=False)
+    else:
+        on_device = torch.linalg.svd(rows, full_matrices=False)
+        values, axes = on_device[1].cpu().numpy(), on_device[2].cpu().numpy()
     return values, flip_signs(axes)
 
 
-def orthonormal_rows(axes: Tensor, trusted: Tensor) -> Tensor:
+def orthonormal_rows(axes: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     """Replace the rows that are not trusted so that all rows are orthonormal.
 
     Parameters
     ----------
-    axes : Tensor of shape (n_components, n_features)
+    axes : ndarray of shape (n_components, n_features)
         The trusted rows are orthonormal but for rounding.
-    trusted : Tensor of shape (n_components,), bool
+    trusted : ndarray of shape (n_components,), bool
 
     Returns
     -------
-    Tensor of shape (n_components, n_features)
-        The trusted rows are moved within their span by no more than makes them orthonormal.
+    ndarray of shape (n_components, n_features)
+        The other rows are arbitrary, but the same every time.
     """
+    if trusted.all():
+        return axes
+    completed = axes.copy()
     kept = axes[trusted]
-    if len(kept):
-        # Cholesky QR: the inverse of the factor of the rows' inner products.
-        factor = torch.linalg.cholesky(matmul(kept, kept.T))
-        kept = torch.linalg.solve_triangular(factor, kept, upper=False)
-    completed = torch.empty_like(axes)
-    completed[trusted] = kept
-    n_missing = int((~trusted).sum())
-    if n_missing:
-        generator = np.random.default_rng(0)
-        fill = torch.from_numpy(generator.standard_normal((axes.shape[1], n_missing)))
-        fill = fill.to(axes)
-        for _ in range(2):  # twice is enough (Giraud, Langou & Rozloznik 2005)
-            fill = fill - matmul(kept.T, matmul(kept, fill))
-            fill = orthonormal_columns(fill)
-        completed[~trusted] = fill.T
+    fill = np.random.default_rng(0).standard_normal((axes.shape[1], len(axes) - len(kept)))
+    for _ in range(2):  # twice is enough (Giraud, Langou & Rozloznik 2005)
+        fill -= kept.T @ (kept @ fill)
+        fill = np.linalg.qr(fill)[0]
+    completed[~trusted] = fill.T
     return completed
 
 
@@ -357,13 +349,13 @@ def randomized_range(
     n_iter: int,
     normalizer: str,
 ) -> Tensor:
-    """Orthonormal basis that holds most of the range of a matrix.
+    """Orthonormal columns that hold most of the range of a transposed matrix.
 
     Parameters
     ----------
     multiply, multiply_transposed : callable
-        Multiply the matrix of shape (m, p), and its transpose, by some columns.
-    start : Tensor of shape (p, k)
+        Multiply the matrix of shape (n, d), and its transpose, by some columns.
+    start : Tensor of shape (n, k)
         Random columns.
     n_iter : int
         Number of power iterations.
@@ -372,7 +364,7 @@ def randomized_range(
 
     Returns
     -------
-    Tensor of shape (m, k)
+    Tensor of shape (d, min(k, d))
 
     References
     ----------
@@ -382,6 +374,6 @@ def randomized_range(
     normalize = NORMALIZERS[normalizer]
     columns = start
     for _ in range(n_iter):
-        columns = normalize(multiply(columns))
         columns = normalize(multiply_transposed(columns))
-    return orthonormal_columns(multiply(columns))
+        columns = normalize(multiply(columns))
+    return orthonormal_columns(multiply_transposed(columns))

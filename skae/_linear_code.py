@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from skae._linalg import flip_signs, principal_axes, top_eigenpairs, zero_out_rounding
 from skae._moments import Moments, gram_matrix, project_on_rows
@@ -15,9 +13,9 @@ from skae._moments import Moments, gram_matrix, project_on_rows
 class LinearCode(NamedTuple):
     """What PCA finds in rows."""
 
-    mean: Tensor  # (n_features,), float64
-    variances: Tensor  # (rank,), float64, in decreasing order, up to a common factor
-    axes: Tensor  # (rank, n_features), float64, orthonormal rows
+    mean: np.ndarray  # (n_features,), float64
+    variances: np.ndarray  # (rank,), float64, in decreasing order, up to a common factor
+    axes: np.ndarray  # (rank, n_features), float64, orthonormal rows
 
 
 def linear_code(X: Any, sample_weight: np.ndarray | None = None) -> LinearCode:
@@ -35,11 +33,11 @@ def linear_code(X: Any, sample_weight: np.ndarray | None = None) -> LinearCode:
     n_samples, n_features = X.shape
     if n_samples >= n_features:
         moments = Moments.from_rows(X, sample_weight)
-        return LinearCode(moments.mean, *principal_axes(moments.scatter))
+        return LinearCode(moments.mean.numpy(), *principal_axes(moments.scatter))
     mean, gram = gram_matrix(X, sample_weight)
-    variances, vectors = top_eigenpairs(gram)
-    variances = zero_out_rounding(variances, n_features * float(np.finfo(X.dtype).eps))
-    rank = int(torch.count_nonzero(variances))
-    coefficients = vectors[:, :rank] / variances[:rank].sqrt()  # (n_samples, rank)
-    axes = torch.from_numpy(project_on_rows(X, coefficients.numpy(), sample_weight))
-    return LinearCode(mean, variances[:rank], flip_signs(axes))
+    values, vectors = top_eigenpairs(gram)
+    variances = zero_out_rounding(values, n_features * float(np.finfo(X.dtype).eps))
+    rank = np.count_nonzero(variances)
+    coefficients = vectors[:, :rank] / np.sqrt(variances[:rank])  # (n_samples, rank)
+    axes = project_on_rows(X, coefficients, sample_weight)
+    return LinearCode(mean.numpy(), variances[:rank], flip_signs(axes))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 # A block is large enough for one product of it to hide the addition of a float64 scatter matrix,
 # and small enough to stay in the cache while it is summed, centred and multiplied.
-_NARROW_BLOCK_BYTES = 4 << 20
+_NARROW_BLOCK_BYTES = 2 << 20
 _WIDE_BLOCK_BYTES = 16 << 20
 # Sequential float32 sums stay within 256 / 2 roundings of the exact ones.
 _STRIP_ROWS = 256
@@ -104,7 +104,9 @@ class Moments:
             else:
                 dtype = np.dtype(product_dtype or product_dtype_for(X))
                 weight, mean, scatter = _dense_moments(X, weights, dtype, device)
-        return cls(n_samples, weight * scale, mean.to(device), scatter.to(device).mul_(scale))
+        if scale != 1.0:
+            weight, scatter = weight * scale, scatter * scale
+        return cls(n_samples, weight, mean.to(device), scatter.to(device))
 
     @classmethod
     def empty(cls, n_features: int, *, device: torch.device | str = "cpu") -> Moments:
@@ -278,19 +280,17 @@ def gram_matrix(
             mean, gram = _sparse_gram(X, weights)
         else:
             dtype = np.dtype(product_dtype or product_dtype_for(X))
-            mean = np.empty(X.shape[1])
-            gram = np.zeros((X.shape[0], X.shape[0]))
-            on_device = torch.from_numpy(gram).to(device)
+            column_mean = np.empty(X.shape[1])
+            gram = torch.zeros((X.shape[0], X.shape[0]), dtype=torch.float64, device=device)
             for columns, block_mean, block in _centred_columns(X, weights, dtype):
-                mean[columns] = block_mean
+                column_mean[columns] = block_mean
                 if device.type == "cpu":
-                    gram += block @ block.T
+                    on_host = gram.numpy()
+                    on_host += block @ block.T
                 else:
-                    rows = torch.from_numpy(block).to(device)
-                    on_device += rows @ rows.T
-            gram = on_device
-            mean = torch.from_numpy(mean)
-    return mean.to(device), gram.to(device).mul_(scale)
+                    gram += _full_precision_product(torch.from_numpy(block.T).to(device))
+            mean = torch.from_numpy(column_mean)
+    return mean.to(device), gram.to(device) * scale
 
 
 def project_on_rows(
@@ -370,7 +370,7 @@ def _block_rows(n_features: int, itemsize: int) -> int:
 def _scaled_weights(
     n_samples: int, sample_weight: np.ndarray | None
 ) -> tuple[int, float, np.ndarray | None]:
-    """Number of rows that count, largest weight, and the weights over the largest."""
+    """Count the rows that matter; find the largest weight, and the weights over it."""
     if sample_weight is None:
         return n_samples, 1.0, None
     largest = float(np.max(sample_weight, initial=0.0))
@@ -414,7 +414,7 @@ def _within_blocks(
     block_weights = np.empty(len(slices))
     block_means = np.empty((len(slices), n_features))
     scatter = np.zeros((n_features, n_features))
-    order = "C" if X.flags.c_contiguous or not X.flags.f_contiguous else "F"
+    order: Any = "C" if X.flags.c_contiguous or not X.flags.f_contiguous else "F"
     n_rows = slices[0].stop - slices[0].start
     buffer = np.empty((n_rows, n_features), dtype=dtype, order=order)
     for index, rows in enumerate(slices):
@@ -447,7 +447,7 @@ def _within_blocks(
 
 
 def _column_sums(block: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Sums of the columns in float64, float32 rows being added by strips."""
+    """Add the rows up in float64, float32 rows by strips."""
     n_rows, n_features = block.shape
     if weights is not None:
         return (weights.astype(block.dtype) @ block).astype(np.float64, copy=False)
@@ -583,7 +583,7 @@ def _split_dense_columns(
         Roots of the weights.
     """
     n_samples = X.shape[0]
-    rows = sparse.csc_array(X, dtype=np.float64)
+    rows: Any = sparse.csc_array(X, dtype=np.float64)
     row_weights = np.ones(n_samples) if weights is None else weights
     weight = max(row_weights.sum(), np.finfo(float).tiny)
     root = np.sqrt(row_weights)
@@ -601,9 +601,12 @@ def _split_dense_columns(
     dense_part -= rest
     mean[dense_columns] += rest
     dense_part *= root[:, np.newaxis]
-    keep = sparse.dia_array(((~dense_columns).astype(float), [0]), shape=(X.shape[1],) * 2)
-    scale = sparse.dia_array((root, [0]), shape=(n_samples, n_samples))
-    sparse_part = (scale @ rows @ keep).tocsr() if weights is not None else (rows @ keep).tocsr()
+    sparse_part = rows.copy()
+    sparse_part.data *= np.repeat(~dense_columns, np.diff(rows.indptr))
+    sparse_part.eliminate_zeros()
+    if weights is not None:
+        sparse_part.data *= root[sparse_part.indices]
+    sparse_part = sparse_part.tocsr()
     return sparse_part, dense_columns, dense_part, mean, root
 
 

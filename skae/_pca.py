@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from math import log, pi
+from math import isfinite, log, pi
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,18 +40,30 @@ from skae._moments import (
     product_dtype_for,
     project_on_rows,
 )
-from skae._sklearn_compat import Interval, RealNotInt, StrOptions, _check_sample_weight
+from skae._rollback import unchanged_on_failure
+from skae._sklearn_compat import (
+    Interval,
+    RealNotInt,
+    StrOptions,
+    _check_sample_weight,
+    validate_parameter_constraints,
+)
 
 _FLOAT_DTYPES = [np.float64, np.float32]
 _SPARSE_SOLVERS = ("arpack", "covariance_eigh", "gram_eigh")
 _TRUNCATED_SOLVERS = ("arpack", "randomized")
 # Products of rows and columns from which an accelerator is worth its start-up.
 _LARGE_PROBLEM = 10**10
+# A fit keeps its moments for partial_fit up to this many features, which take 32 MiB.
+_MAX_KEPT_FEATURES = 2048
 # Rows of this many bytes are projected at a time, so that centring them stays in the cache.
 _PROJECTION_BYTES = 4 << 20
 # Variances below this share of the largest one are computed again from the data projected on
 # their axes. The matrix gives them to fewer than six digits; float32 products, to one.
-_REFINED_SHARE = {"float64": 1e-9, "float32": 1e-6}
+_REFINED_SHARE = {"float64": 1e-9, "float32": 1e-5}
+# Axes that rows are combined to are orthogonal up to rounding over their share of the largest
+# variance; below these shares they are made so.
+_ORTHOGONAL_SHARE = {"float64": 1e-6, "float32": 1e-3}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,15 +75,18 @@ class Decomposition:
     mean : ndarray of shape (n_features,), float64
     total_variance : float
         Of all components, whether they were computed or not.
-    variances : Tensor of shape (n_computed,)
+    variances : ndarray of shape (n_computed,)
         In decreasing order.
-    axes : Tensor of shape (n_computed, n_features)
+    axes : ndarray of shape (n_computed, n_features)
+    moments : Moments, default=None
+        What the solver accumulated, if that is what `partial_fit` adds to.
     """
 
     mean: np.ndarray
     total_variance: float
-    variances: Tensor
-    axes: Tensor
+    variances: np.ndarray
+    axes: np.ndarray
+    moments: Moments | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +102,9 @@ class Problem:
     n_computed : int or None
         Number of components that are needed; None needs all of them.
     limit : int
-        The lesser of the numbers of rows that count and of features.
+        The lesser of the numbers of rows and of features, rows of large weights counting more.
+    max_rank : int
+        How many variances may be positive, which centring makes one fewer than there are rows.
     device : torch.device
     """
 
@@ -97,6 +113,7 @@ class Problem:
     degrees_of_freedom: float
     n_computed: int | None
     limit: int
+    max_rank: int
     device: torch.device
 
 
@@ -144,51 +161,59 @@ def choose_solver(
     """
     exact = "covariance_eigh" if n_samples >= n_features else "gram_eigh"
     smaller, larger = sorted((n_samples, n_features))
-    few = isinstance(n_components, Integral) and 1 <= n_components < 0.8 * smaller
-    if not few:
+    if not isinstance(n_components, int | np.integer) or not 1 <= n_components < 0.8 * smaller:
         return exact
     if not matrix_fits(smaller, device):
         return "arpack" if is_sparse else "randomized"
     if is_sparse:
         return "arpack" if smaller > 1000 and n_components <= 0.1 * smaller else exact
-    # Counted in multiplications, from timings on CPUs with AVX2 and AVX-512: the product runs
-    # at full speed, the tridiagonalisation of the eigenproblem at about an eighth of it.
+    # Counted in multiplications: the product runs at full speed, the tridiagonalisation of the
+    # eigenproblem at about an eighth of it.
     eigenproblem = larger * smaller**2 + 8 * smaller**3
     n_products = 18 if n_components < 0.1 * smaller else 12
     iteration = n_products * 2 * larger * smaller * (n_components + 10)
-    return "randomized" if smaller > 500 and iteration < 0.5 * eigenproblem else exact
+    nearly_square = larger < 4 * smaller
+    much_cheaper = iteration < 0.5 * eigenproblem
+    return "randomized" if smaller > 500 and nearly_square and much_cheaper else exact
 
 
 def solve_covariance(problem: Problem, _: Any) -> Decomposition:
     """Eigenpairs of the n_features x n_features covariance matrix."""
-    X, weights = problem.X, problem.sample_weight
-    precision = np.dtype(np.float64) if sparse.issparse(X) else product_dtype_for(X)
-    moments = Moments.from_rows(X, weights, device=problem.device, product_dtype=precision)
-    if not bool(torch.isfinite(moments.scatter).all()):
-        assert_all_finite(X, estimator_name="PCA", input_name="X")
-        # The squares of float32 numbers may be too large for float32.
-        moments = Moments.from_rows(X, weights, device=problem.device, product_dtype=np.float64)
+    X = problem.X
+    precision = _product_dtype(X)
+    moments = finite_moments(X, problem.sample_weight, problem.device, precision)
     covariance = moments.scatter / problem.degrees_of_freedom
-    noise = _relative_noise(precision, len(covariance))
+    noise = _relative_noise(precision, X.shape[1])
     variances, axes = principal_axes(covariance, _n_eigenpairs(problem), noise=noise)
     mean = moments.mean.cpu().numpy()
-    varying = int((covariance.diagonal() > 0).sum())
-    variances, axes = variances.cpu(), axes.cpu()
-    variances, axes = refine_small_variances(
-        problem, mean, variances, axes, min(varying, problem.limit - 1), precision
-    )
-    return Decomposition(mean, float(covariance.trace()), variances, axes)
+    feature_variances = covariance.diagonal().cpu().numpy()
+    # Constant features take away as many variances for certain.
+    n_positive = min(int(np.count_nonzero(feature_variances)), problem.max_rank)
+    n_exact = int(np.count_nonzero(variances > _REFINED_SHARE[precision.name] * variances[:1]))
+    if 0 < n_exact < min(len(variances), n_positive):
+        if len(variances) < len(covariance):
+            # The small variances cannot be told apart yet, nor from those that are not kept.
+            variances, axes = principal_axes(covariance, noise=noise)
+        refined, refined_axes = refine(problem, mean, axes[n_exact:])
+        floor = _smallest_variance(variances[0], mean, precision)
+        variances = np.concatenate([variances[:n_exact], np.where(refined > floor, refined, 0.0)])
+        axes = np.concatenate([axes[:n_exact], refined_axes])
+    return Decomposition(mean, float(feature_variances.sum()), variances, axes, moments)
 
 
-def refine_small_variances(
-    problem: Problem,
-    mean: np.ndarray,
-    variances: Tensor,
-    axes: Tensor,
-    n_positive: int,
-    precision: np.dtype,
-) -> tuple[Tensor, Tensor]:
-    """Compute the small variances again, from the data projected on their axes.
+def finite_moments(
+    X: Any, sample_weight: np.ndarray | None, device: torch.device, precision: np.dtype
+) -> Moments:
+    """Moments of data that is not known to be finite; scikit-learn's error if it is not."""
+    moments = Moments.from_rows(X, sample_weight, device=device, product_dtype=precision)
+    if _is_in_range(float(moments.scatter.trace()), precision):
+        return moments
+    assert_all_finite(X, estimator_name="PCA", input_name="X")
+    return Moments.from_rows(X, sample_weight, device=device, product_dtype=np.float64)
+
+
+def refine(problem: Problem, mean: np.ndarray, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute small variances again, from the data projected on their axes.
 
     A covariance matrix gives every variance to about the rounding of the largest one. Its
     eigenvectors however separate the small variances from the large ones, so that the
@@ -199,104 +224,102 @@ def refine_small_variances(
     ----------
     problem : Problem
     mean : ndarray of shape (n_features,)
-    variances : Tensor of shape (n_computed,)
-    axes : Tensor of shape (n_computed, n_features)
-    n_positive : int
-        How many of the variances may be positive.
-    precision : dtype
-        In which the covariance matrix was multiplied.
+    axes : ndarray of shape (n_small, n_features)
 
     Returns
     -------
-    variances : Tensor of shape (n_computed,)
-    axes : Tensor of shape (n_computed, n_features)
+    variances : ndarray of shape (n_small,)
+    axes : ndarray of shape (n_small, n_features)
+        Spanning the same space.
     """
-    n_large = int((variances > _REFINED_SHARE[precision.name] * variances[:1]).sum())
-    if n_large >= min(len(variances), n_positive) or n_large == 0:
-        return variances, axes
-    small = axes[n_large:]  # (n_small, n_features)
-    projected = Moments.from_rows(
-        _project(problem.X, mean, small.numpy()), problem.sample_weight, product_dtype=np.float64
-    )
-    refined, rotation = principal_axes(projected.scatter / problem.degrees_of_freedom)
-    # The axes themselves are known to this precision, which leaks of the largest variance.
-    leak = (_relative_noise(precision, axes.shape[1]) ** 2) * float(variances[0])
-    refined = refined.where(refined > leak, torch.zeros_like(refined))
-    return torch.cat([variances[:n_large], refined]), torch.cat(
-        [axes[:n_large], flip_signs(matmul(rotation, small))]
-    )
+    projected = _project(problem.X, mean, axes)  # (n_samples, n_small)
+    moments = Moments.from_rows(projected, problem.sample_weight, product_dtype=np.float64)
+    variances, rotation = principal_axes(moments.scatter / problem.degrees_of_freedom)
+    return variances, flip_signs(rotation @ axes)
 
 
 def solve_gram(problem: Problem, _: Any) -> Decomposition:
     """Eigenpairs of the n_samples x n_samples matrix of inner products of the centred rows."""
     X, weights = problem.X, problem.sample_weight
-    precision = np.dtype(np.float64) if sparse.issparse(X) else product_dtype_for(X)
+    precision = _product_dtype(X)
     mean, gram = gram_matrix(X, weights, device=problem.device, product_dtype=precision)
-    if not bool(torch.isfinite(gram).all()):
+    if not _is_in_range(float(gram.trace()), precision):
         assert_all_finite(X, estimator_name="PCA", input_name="X")
         mean, gram = gram_matrix(X, weights, device=problem.device, product_dtype=np.float64)
-    gram = gram / problem.degrees_of_freedom
-    total_variance = float(gram.trace())
-    values, vectors = top_eigenpairs(gram, _n_eigenpairs(problem))
-    values, vectors = values.cpu(), vectors.cpu()
-    # Rows that are combined with these coefficients have the lengths of the singular values.
-    rows = torch.from_numpy(project_on_rows(X, vectors.numpy(), weights))
-    variances, axes = _axes_of_combined_rows(values, rows, problem.degrees_of_freedom, precision)
-    return Decomposition(mean.cpu().numpy(), total_variance, variances, axes)
-
-
-def _axes_of_combined_rows(
-    values: Tensor, rows: Tensor, degrees_of_freedom: float, precision: np.dtype
-) -> tuple[Tensor, Tensor]:
-    """Axes from the rows that the eigenvectors of the inner products combine.
-
-    The rows of the large variances are orthogonal up to rounding. Those of the small ones are
-    not, but they span the right space: their own singular vectors are the axes in it.
-    """
-    n_large = int((values > _REFINED_SHARE[precision.name] * values[:1].clamp(min=0.0)).sum())
-    large, small = rows[:n_large], rows[n_large:]
-    axes = large / torch.linalg.vector_norm(large, dim=1, keepdim=True)
-    variances = values[:n_large]
-    if len(small):
-        small = small - matmul(matmul(small, axes.T), axes)
-        singular_values, small_axes = right_singular_vectors(small)
-        variances = torch.cat([variances, singular_values**2 / degrees_of_freedom])
-        axes = torch.cat([axes, small_axes])
-    noise = _relative_noise(precision, rows.shape[1])
-    variances = torch.cat(
-        [
-            zero_out_rounding(variances[:n_large], noise),
-            variances[n_large:].where(
-                variances[n_large:] > noise**2 * values[:1].clamp(min=0.0),
-                torch.zeros(len(small), dtype=variances.dtype),
-            ),
-        ]
+    total_variance = float(gram.trace()) / problem.degrees_of_freedom
+    n_all = min(X.shape)
+    n_eigenpairs = min(_n_eigenpairs(problem), n_all)
+    values, vectors = top_eigenpairs(gram, n_eigenpairs)
+    if n_eigenpairs and values[-1] <= _ORTHOGONAL_SHARE[precision.name] * values[0]:
+        # The small values cannot be told apart, nor from those of no variance at all.
+        values, vectors = top_eigenpairs(gram)
+    # The eigenvectors combine the rows to the axes times the singular values.
+    rows = project_on_rows(X, vectors, weights)  # (n_computed, n_features)
+    n_exact = np.count_nonzero(values > _ORTHOGONAL_SHARE[precision.name] * values[:1])
+    noise = _relative_noise(precision, max(X.shape))
+    variances = zero_out_rounding(values[:n_exact], noise)
+    axes = rows[:n_exact] / np.linalg.norm(rows[:n_exact], axis=1, keepdims=True)
+    if n_exact < len(values):
+        # Combinations for small values are not orthogonal, but they span the right space: their
+        # own singular vectors are the axes in it, and their singular values are exact.
+        small = rows[n_exact:]
+        small = small - (small @ axes.T) @ axes
+        singular_values, small_axes = right_singular_vectors(torch.from_numpy(small))
+        squares = singular_values**2
+        floor = _smallest_variance(
+            max(values[0], 0.0) / problem.degrees_of_freedom, mean.cpu().numpy(), precision
+        )
+        squares = np.where(squares > floor * problem.degrees_of_freedom, squares, 0.0)
+        variances = np.concatenate([variances, squares])[:n_all]
+        axes = np.concatenate([axes, small_axes])[:n_all]
+    variances, axes = _with_null_axes(
+        variances / problem.degrees_of_freedom, axes, _n_eigenpairs(problem)
     )
-    return variances, flip_signs(orthonormal_rows(axes, variances > 0))
+    return Decomposition(mean.cpu().numpy(), total_variance, variances, axes)
 
 
 def solve_full(problem: Problem, _: Any) -> Decomposition:
     """Singular value decomposition of the triangular factor of the centred rows."""
     X, weights = problem.X, problem.sample_weight
     mean = _finite_mean(X, weights)
-    upper = None
+    upper: Any = None
     for _rows, block in centred_rows(X, mean, weights):
         upper = triangular_factor(upper, torch.from_numpy(block).to(problem.device))
     singular_values, axes = right_singular_vectors(upper)
-    variances = (singular_values**2 / problem.degrees_of_freedom).cpu()
-    return Decomposition(mean, float(variances.sum()), variances, axes.cpu())
+    variances = singular_values**2 / problem.degrees_of_freedom
+    total_variance = float(variances.sum())
+    floor = _smallest_variance(variances.max(initial=0.0), mean, np.dtype(np.float64))
+    variances = np.where(variances > floor, variances, 0.0)
+    if len(variances) < problem.limit:
+        variances, axes = _with_null_axes(variances, axes, problem.limit)
+    return Decomposition(mean, total_variance, variances, axes)
+
+
+def _with_null_axes(
+    variances: np.ndarray, axes: np.ndarray, n_components: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add axes without variance up to a number of components; make all of them orthonormal."""
+    n_missing = max(n_components - len(variances), 0)
+    variances = np.concatenate([variances, np.zeros(n_missing)])
+    axes = np.concatenate([axes, np.zeros((n_missing, axes.shape[1]))])
+    return variances, flip_signs(orthonormal_rows(axes, variances > 0.0))
 
 
 def solve_randomized(problem: Problem, estimator: PCA) -> Decomposition:
-    """Singular values of the data's projection on a random subspace after power iterations."""
-    X, weights = problem.X, problem.sample_weight
+    """Principal components within a random subspace after power iterations.
+
+    NOTE[DIFF]: scikit-learn takes the singular values of the projection on random columns. Here
+    they are those of the projection on random rows, so that ``explained_variance_`` is the
+    variance of what `transform` returns, which is also the closer estimate.
+    """
+    X, weights, device = problem.X, problem.sample_weight, problem.device
     mean = _finite_mean(X, weights)
     n_samples, n_features = X.shape
-    n_components = problem.n_computed or problem.limit
+    n_components = problem.n_computed or min(X.shape)
 
     def blocks() -> Iterator[tuple[slice, Tensor]]:
-        for rows, block in centred_rows(X, mean, weights, dtype=X.dtype):
-            yield rows, torch.from_numpy(block).to(problem.device)
+        for rows, block in centred_rows(X, mean, weights, dtype=_float_dtype(X)):
+            yield rows, torch.from_numpy(block).to(device)
 
     # Data in memory is centred once; a memory map, block by block for every product.
     in_memory = None if _is_memory_mapped(X) else list(blocks())
@@ -310,45 +333,47 @@ def solve_randomized(problem: Problem, estimator: PCA) -> Decomposition:
             product += matmul(block.T, columns[rows])
         return product
 
-    n_iter = estimator.iterated_power
+    n_iter: Any = estimator.iterated_power
     if n_iter == "auto":
         n_iter = 7 if n_components < 0.1 * min(n_samples, n_features) else 4
     normalizer = estimator.power_iteration_normalizer
     if normalizer == "auto":
         normalizer = "none" if n_iter <= 2 else "QR"
-    n_random = n_components + estimator.n_oversamples
     start = check_random_state(estimator.random_state).normal(
-        size=(min(n_samples, n_features), n_random)
+        size=(min(n_samples, n_features), n_components + estimator.n_oversamples)
     )
-    start = torch.from_numpy(start.astype(X.dtype)).to(problem.device)
-    # As in scikit-learn, the iteration starts on the shorter side.
+    start = torch.from_numpy(start.astype(_float_dtype(X))).to(device)
     if n_samples >= n_features:
-        basis = randomized_range(multiply, multiply_transposed, start, n_iter, normalizer)
-        projected = multiply_transposed(basis).T  # (n_random, n_features)
-        singular_values, axes = right_singular_vectors(projected)
-    else:
-        basis = randomized_range(multiply_transposed, multiply, start, n_iter, normalizer)
-        projected = multiply(basis)  # (n_samples, n_random)
-        singular_values, rotation = right_singular_vectors(projected)
-        axes = flip_signs(matmul(rotation, basis.T))
-    total = sum(float(block.double().square().sum()) for _, block in in_memory or blocks())
-    variances = singular_values[:n_components].double() ** 2 / problem.degrees_of_freedom
+        start = multiply(start)  # (n_samples, n_random)
+    basis = randomized_range(multiply, multiply_transposed, start, n_iter, normalizer)
+    projected = multiply(basis)  # (n_samples, n_random)
+    singular_values, rotation = right_singular_vectors(triangular_factor(None, projected))
+    axes = rotation[:n_components] @ basis.cpu().numpy().T
+    total = sum(
+        float(block.square().sum(dtype=torch.float64)) for _, block in in_memory or blocks()
+    )
+    variances = singular_values[:n_components].astype(np.float64) ** 2
+    variances /= problem.degrees_of_freedom
+    floor = _smallest_variance(variances.max(initial=0.0), mean, _float_dtype(X))
     return Decomposition(
-        mean, total / problem.degrees_of_freedom, variances.cpu(), axes[:n_components].cpu()
+        mean,
+        total / problem.degrees_of_freedom,
+        np.where(variances > floor, variances, 0.0),
+        flip_signs(axes),
     )
 
 
 def solve_arpack(problem: Problem, estimator: PCA) -> Decomposition:
     """Lanczos iteration of ARPACK; sparse data is centred implicitly."""
     X, weights = problem.X, problem.sample_weight
-    n_components = problem.n_computed or problem.limit - 1
+    n_components = problem.n_computed or min(X.shape) - 1
     root = None if weights is None else np.sqrt(weights)
+    rows: Any
     if sparse.issparse(X):
-        assert_all_finite(X.data, estimator_name="PCA", input_name="X")
         rows, mean, sum_of_squares = _implicitly_centred(X, root)
     else:
         mean = _finite_mean(X, weights)
-        blocks = [block for _, block in centred_rows(X, mean, weights, dtype=X.dtype)]
+        blocks = [block for _, block in centred_rows(X, mean, weights, dtype=_float_dtype(X))]
         rows = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
         sum_of_squares = float(np.square(rows, dtype=np.float64).sum())
     start = check_random_state(estimator.random_state).uniform(-1, 1, size=min(X.shape))
@@ -356,11 +381,13 @@ def solve_arpack(problem: Problem, estimator: PCA) -> Decomposition:
         rows, k=n_components, tol=estimator.tol, v0=start.astype(rows.dtype)
     )
     variances = singular_values[::-1].astype(np.float64) ** 2 / problem.degrees_of_freedom
+    # ARPACK iterates on the squares, which loses half of the digits.
+    variances = zero_out_rounding(variances, _relative_noise(rows.dtype, min(X.shape)))
     return Decomposition(
         mean,
         sum_of_squares / problem.degrees_of_freedom,
-        torch.from_numpy(variances),
-        flip_signs(torch.from_numpy(axes[::-1].astype(np.float64))),
+        variances,
+        flip_signs(axes[::-1]),
     )
 
 
@@ -369,10 +396,11 @@ def _implicitly_centred(
 ) -> tuple[LinearOperator, np.ndarray, float]:
     """Operator, mean and sum of squares of centred sparse rows times the roots of weights."""
     root = np.ones(X.shape[0]) if root is None else root
-    rows = X.astype(np.float64)
+    rows: Any = X.astype(np.float64)
     weights = root**2
     mean = rows.T @ weights / weights.sum()
-    rows = (sparse.dia_array((root, [0]), shape=(len(root),) * 2) @ rows).tocsr()
+    rows = rows.tocsr()
+    rows.data *= np.repeat(root, np.diff(rows.indptr))
     transposed = rows.T.tocsr()
 
     def multiply(columns: np.ndarray) -> np.ndarray:
@@ -411,11 +439,33 @@ def _n_eigenpairs(problem: Problem) -> int:
     return problem.limit if problem.n_computed is None else problem.n_computed
 
 
+def _is_in_range(trace: float, precision: np.dtype) -> bool:
+    """Whether the squares of the data were neither too large nor too small for the precision."""
+    return isfinite(trace) and (precision == np.float64 or trace > 1e-20)
+
+
+def _float_dtype(X: Any) -> np.dtype:
+    """Dtype of the results; float64 for the integers of a memory map."""
+    return X.dtype if X.dtype.kind == "f" else np.dtype(np.float64)
+
+
+def _product_dtype(X: Any) -> np.dtype:
+    return np.dtype(np.float64) if sparse.issparse(X) else product_dtype_for(X)
+
+
 def _relative_noise(precision: np.dtype, n_terms: int) -> float:
-    """Rounding of a matrix of inner products, relative to its largest eigenvalue."""
+    """Bound the rounding of a matrix of inner products, relative to its largest eigenvalue."""
     if precision == np.float32:
         return float(np.finfo(np.float32).eps)
     return float(n_terms * np.finfo(np.float64).eps)
+
+
+def _smallest_variance(largest: float, mean: np.ndarray, precision: np.dtype) -> float:
+    """Bound what a variance may be by the rounding of the data and of the axes alone."""
+    unit = (16 + len(mean)) * float(np.finfo(np.float64).eps)
+    if precision == np.float32:
+        unit = max(unit, float(np.finfo(np.float32).eps))
+    return unit**2 * float(largest + mean @ mean)
 
 
 def _finite_mean(X: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray:
@@ -427,39 +477,29 @@ def _finite_mean(X: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray:
 
 def _is_memory_mapped(X: np.ndarray) -> bool:
     """Whether the array is a view of a memory map."""
-    while isinstance(X, np.ndarray):
-        if isinstance(X, np.memmap):
+    array: Any = X
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
             return True
-        X = X.base
+        array = array.base
     return False
 
 
 def _project(X: Any, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Products of centred rows with axes, in the precision of the rows."""
-    mean, axes = mean.astype(X.dtype, copy=False), axes.astype(X.dtype, copy=False)
+    dtype = _float_dtype(X)
+    mean, axes = mean.astype(dtype, copy=False), axes.astype(dtype, copy=False)
     if sparse.issparse(X):
         return np.asarray(X @ axes.T) - mean @ axes.T
     n_samples, n_features = X.shape
     step = max(1, _PROJECTION_BYTES // (n_features * X.itemsize))
     if n_samples <= step:
         return (X - mean) @ axes.T
-    projected = np.empty((n_samples, len(axes)), dtype=X.dtype)
+    projected = np.empty((n_samples, len(axes)), dtype=dtype)
     for start in range(0, n_samples, step):
         rows = slice(start, start + step)
         np.matmul(X[rows] - mean, axes.T, out=projected[rows])
     return projected
-
-
-@contextmanager
-def _unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
-    """Let a failed fit leave what an earlier fit has learned."""
-    before = vars(estimator).copy()
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
 
 
 class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -489,8 +529,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             default="auto"
         "auto" :
             "covariance_eigh" where there are at least as many rows as features, else
-            "gram_eigh"; "randomized" where ``n_components`` is an integer and the larger
-            problem would take more than twice the time; for sparse data with more than 1000
+            "gram_eigh"; "randomized" for few components of large, nearly square data, whose
+            eigenproblem would take more than twice the time; for sparse data with more than 1000
             rows and features, "arpack" for up to a tenth of them. See the user guide.
         "covariance_eigh" :
             Eigenvalues of the (n_features, n_features) covariance matrix. Reads a memory map
@@ -602,11 +642,11 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     >>> print(pca.explained_variance_ratio_.round(4))
     [0.9924 0.0076]
     >>> print(pca.transform(X[:2]).round(4))
-    [[-1.3834  0.2936]
-     [-2.2219 -0.2513]]
+    [[-1.3834 -0.2936]
+     [-2.2219  0.2513]]
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_components": [
             Interval(Integral, 0, None, closed="left"),
             Interval(RealNotInt, 0, 1, closed="neither"),
@@ -661,8 +701,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         y : Ignored
             For the API.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights. A row of weight 2 counts as two rows, except that it is still
-            one row for the largest possible number of components and for ``noise_variance_``.
+            Non-negative weights. A row of weight 2 counts as two rows.
 
         Returns
         -------
@@ -705,8 +744,10 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Add rows, exactly: the result is that of `fit` on all rows so far.
 
         Every call keeps a (n_features, n_features) matrix up to date and solves its
-        eigenproblem, so that few large batches are faster than many small ones. While fewer
-        rows than ``n_components`` have been seen, there are as many components as rows.
+        eigenproblem, whatever ``svd_solver`` is, so that few large batches are faster than many
+        small ones. While fewer rows than ``n_components`` have been seen, there are as many
+        components as rows. A `fit` by "covariance_eigh" of up to 2048 features can be
+        continued.
 
         Parameters
         ----------
@@ -726,30 +767,25 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ------
         ValueError
             As in `fit`; if the rows have another width than those before; if ``n_components``
-            was changed in between; if ``svd_solver`` is neither "auto" nor "covariance_eigh";
-            or after `fit`, which keeps no moments to add to.
+            was changed in between; or after a `fit` that has kept no moments to add to.
         MemoryError
             If the covariance matrix does not fit in memory.
         """
-        self._validate_params()
-        if self.svd_solver not in ("auto", "covariance_eigh"):
-            raise ValueError(
-                f"svd_solver={self.svd_solver!r} cannot add rows; partial_fit needs 'auto' or "
-                "'covariance_eigh'."
-            )
+        self._check_parameters()
         first = not hasattr(self, "components_")
         if not first and not hasattr(self, "_accumulated"):
             raise ValueError(
-                "partial_fit after fit: fit keeps no moments that rows could be added to. Pass "
-                "all rows to partial_fit, in as many calls as you like, or fit again."
+                "partial_fit cannot add rows to this fit, which has not kept their moments: "
+                f"svd_solver={self._fit_svd_solver!r} with {self.n_features_in_} features. Pass "
+                "all rows to partial_fit, in as many calls as you like."
             )
         if not first and self._accumulated["n_components"] != self.n_components:
             raise ValueError(
                 f"n_components={self.n_components!r} was "
-                f"{self._accumulated['n_components']!r} in the earlier calls of partial_fit. Set "
-                "it back, or clone the estimator to start again."
+                f"{self._accumulated['n_components']!r} for the rows before. Set it back, or "
+                "clone the estimator to start again."
             )
-        with _unchanged_on_error(self):
+        with unchanged_on_failure(self):
             X, sample_weight = self._validate(X, sample_weight, reset=first)
             self._update(X, sample_weight, first)
         return self
@@ -764,21 +800,18 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"n_components={self.n_components} must be between 0 and "
                 f"n_features={n_features} in partial_fit."
             )
-        batch = Moments.from_rows(X, sample_weight, device=device)
-        if not bool(torch.isfinite(batch.scatter).all()):
-            assert_all_finite(X, estimator_name="PCA", input_name="X")
-            batch = Moments.from_rows(X, sample_weight, device=device, product_dtype=np.float64)
+        batch = finite_moments(X, sample_weight, device, _product_dtype(X))
         moments, n_seen = batch, X.shape[0]
         if not first:
             state = self._accumulated
-            n_seen += state["n_samples_seen"]
+            n_seen += int(vars(self)["n_samples_seen_"])
             moments = Moments(
                 state["n_samples"],
                 state["weight"],
                 torch.from_numpy(state["mean"]).to(device),
                 torch.from_numpy(state["scatter"]).to(device),
             ).merge(batch)
-        limit = min(moments.n_samples, n_features)
+        limit = _component_limit(moments.n_samples, moments.weight, n_features)
         n_components = self.n_components
         if isinstance(n_components, Integral):
             n_components = min(n_components, limit)
@@ -787,15 +820,18 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_computed = n_components if isinstance(n_components, Integral) else limit
         variances, axes = principal_axes(covariance, n_computed)
         decomposition = Decomposition(
-            moments.mean.cpu().numpy(), float(covariance.trace()), variances.cpu(), axes.cpu()
+            moments.mean.cpu().numpy(), float(covariance.trace()), variances, axes
         )
         dtype = X.dtype if first else np.result_type(self.mean_, X)
         self._store(decomposition, n_components, limit, moments.weight, dtype)
         self._fit_svd_solver = "covariance_eigh"
         self.n_samples_ = self.n_samples_seen_ = n_seen
-        self._accumulated = {
+        self._accumulate(moments)
+
+    def _accumulate(self, moments: Moments) -> None:
+        """Keep moments, as NumPy arrays, for partial_fit to add to."""
+        self._accumulated: dict[str, Any] = {
             "n_components": self.n_components,
-            "n_samples_seen": n_seen,
             "n_samples": moments.n_samples,
             "weight": moments.weight,
             "mean": moments.mean.cpu().numpy(),
@@ -827,7 +863,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             scale = np.divide(
                 1.0, deviations, out=np.zeros_like(deviations), where=deviations > 0.0
             )
-            return _project(X, self.mean_, axes) * scale.astype(X.dtype, copy=False)
+            return _project(X, self.mean_, axes) * scale.astype(_float_dtype(X), copy=False)
         return _project(X, self.mean_, axes)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
@@ -882,6 +918,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         noise, variances = self._model_variances()
         axes = self.components_.astype(np.float64)
+        if len(axes) == axes.shape[1]:
+            return ((axes.T / variances) @ axes).astype(self.components_.dtype, copy=False)
         precision = (axes.T * (1.0 / variances - 1.0 / noise)) @ axes
         precision.flat[:: len(precision) + 1] += 1.0 / noise
         return precision.astype(self.components_.dtype, copy=False)
@@ -961,17 +999,25 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _fit(self, X: Any, sample_weight: Any) -> Any:
         """Fit, and return the validated data."""
-        self._validate_params()
+        self._check_parameters()
         if sparse.issparse(X) and self.svd_solver not in ("auto", *_SPARSE_SOLVERS):
             raise TypeError(
                 f"svd_solver={self.svd_solver!r} would need the sparse X as a dense array; use "
                 f"'auto' or one of {', '.join(map(repr, _SPARSE_SOLVERS))}."
             )
-        with _unchanged_on_error(self):
+        with unchanged_on_failure(self):
             X, sample_weight = self._validate(X, sample_weight, reset=True)
             self._solve(X, sample_weight)
-            vars(self).pop("_accumulated", None)
         return X
+
+    def _check_parameters(self) -> None:
+        # As _validate_params of scikit-learn, which takes longer to look up the names of the
+        # parameters than a small problem takes to solve.
+        validate_parameter_constraints(
+            self._parameter_constraints,
+            {name: getattr(self, name) for name in self._parameter_constraints},
+            caller_name=type(self).__name__,
+        )
 
     def _validate(self, X: Any, sample_weight: Any, reset: bool) -> tuple[Any, np.ndarray | None]:
         # Whether all cells are finite shows in their mean, so that they are read only once.
@@ -985,6 +1031,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             ensure_all_finite=sparse.issparse(X),
             reset=reset,
         )
+        if sparse.issparse(X) and not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
         if sample_weight is not None:
             sample_weight = _check_sample_weight(
                 sample_weight, X, dtype=np.float64, ensure_non_negative=True
@@ -1006,7 +1055,6 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         device = self._resolve_device(X)
         n_positive = n_samples if sample_weight is None else int(np.count_nonzero(sample_weight))
         weight = float(n_samples) if sample_weight is None else float(sample_weight.sum())
-        limit = min(n_positive, n_features)
         solver = self.svd_solver
         if solver == "auto":
             solver = choose_solver(
@@ -1016,7 +1064,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 is_sparse=sparse.issparse(X),
                 device=device,
             )
-        _check_n_components(self.n_components, limit, solver, n_positive >= n_features)
+        limit = _component_limit(n_positive, weight, n_features)
+        largest = min(n_samples, n_features) if solver in _TRUNCATED_SOLVERS else limit
+        _check_n_components(self.n_components, largest, solver, limit >= n_features)
         if solver in ("covariance_eigh", "gram_eigh"):
             m = n_features if solver == "covariance_eigh" else n_samples
             if not matrix_fits(m, device):
@@ -1027,16 +1077,18 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             _degrees_of_freedom(weight, n_positive),
             int(self.n_components) if isinstance(self.n_components, Integral) else None,
             limit,
+            min(max(n_positive - 1, 1), n_features),
             device,
         )
         decomposition = SOLVERS[solver](problem, self)
-        n_components = self.n_components
-        if n_components is None and solver == "arpack":
-            n_components = limit - 1
         dtype = X.dtype if X.dtype == np.float32 else np.dtype(np.float64)
-        self._store(decomposition, n_components, limit, weight, dtype)
+        self._store(decomposition, self.n_components, limit, weight, dtype)
         self._fit_svd_solver = solver
         self.n_samples_ = self.n_samples_seen_ = n_samples
+        if decomposition.moments is not None and n_features <= _MAX_KEPT_FEATURES:
+            self._accumulate(decomposition.moments)
+        elif hasattr(self, "_accumulated"):
+            del self._accumulated
 
     def _store(
         self,
@@ -1051,7 +1103,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         is_complete = len(variances) == limit
         total = float(variances.sum()) if is_complete else decomposition.total_variance
         if n_components is None:
-            k = limit
+            k = len(variances)
         elif n_components == "mle":
             k = minka_n_components(variances, weight)
         elif isinstance(n_components, Integral):
@@ -1064,10 +1116,10 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             noise_variance = float(variances[k:].mean())
         else:
             noise_variance = max(total - float(variances[:k].sum()), 0.0) / (limit - k)
-        kept = variances[:k].numpy()
+        kept = variances[:k]
         degrees_of_freedom = max(weight - 1.0, 1.0)
         self.n_components_ = k
-        self.components_ = np.array(decomposition.axes[:k].numpy(), dtype=dtype, order="C")
+        self.components_ = np.array(decomposition.axes[:k], dtype=dtype, order="C")
         self.explained_variance_ = kept.astype(dtype)
         self.explained_variance_ratio_ = (kept / total if total > 0.0 else 0.0 * kept).astype(dtype)
         self.singular_values_ = np.sqrt(kept * degrees_of_freedom).astype(dtype)
@@ -1076,13 +1128,18 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 
 def _degrees_of_freedom(weight: float, n_rows: int) -> float:
-    if n_rows > 1 and not weight > 1.0:
+    if n_rows > 1 and not weight > 1.0 + 1e-6:
         raise ValueError(
             f"sample_weight adds up to {weight}, but a row of weight 2 counts as two rows, so that "
             "a variance needs more than 1; multiply the weights by n_samples / sample_weight.sum()."
         )
     # A single row has no variance, and nothing to divide.
     return weight - 1.0 if n_rows > 1 else 1.0
+
+
+def _component_limit(n_rows: int, weight: float, n_features: int) -> int:
+    """Largest number of components: a row of weight 2 counts as two, of weight 1/2 as one."""
+    return min(max(n_rows, int(weight)), n_features)
 
 
 def _check_n_components(n_components: Any, limit: int, solver: str, is_tall: bool) -> None:
@@ -1105,7 +1162,7 @@ def _check_n_components(n_components: Any, limit: int, solver: str, is_tall: boo
                 f"n_components={n_components} is a share of the variance, which needs all "
                 f"variances; svd_solver={solver!r} computes only some. Use svd_solver='auto'."
             )
-    elif not truncated <= n_components <= limit:
+    elif not int(truncated) <= int(n_components) <= limit:
         raise ValueError(
             f"n_components={n_components} must be between {int(truncated)} and "
             f"min(n_samples, n_features)={limit} with svd_solver={solver!r}"

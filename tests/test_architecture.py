@@ -9,7 +9,15 @@ import skae
 
 PACKAGE = Path(skae.__file__).parent
 FLOORS = [
-    {"_corruption", "_device", "_linalg", "_losses", "_moments", "_sklearn_compat"},
+    {
+        "_corruption",
+        "_device",
+        "_linalg",
+        "_losses",
+        "_moments",
+        "_rollback",
+        "_sklearn_compat",
+    },
     {"_linear_code", "_training", "networks"},
     {"_reporting"},
     {"_base"},
