@@ -66,6 +66,7 @@ class Corruption(nn.Module):
             return self._corrupt(x)
 
     def _corrupt(self, x: Tensor) -> Tensor:
+        x = x.contiguous()  # numbers are drawn in the order of memory, which is not to matter
         low, high = self._levels
         level = x.new_full((len(x), 1), low)
         if low < high:

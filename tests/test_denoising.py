@@ -206,6 +206,13 @@ def test_ranges_are_those_of_the_clean_rows_of_the_first_fit(X, paired):
         assert_array_equal(fitted.module_.corruption.high, ranges[1])
 
 
+@pytest.mark.parametrize("noise", [*NOISES, lambda x, level: x + level * torch.randn_like(x)])
+def test_noise_does_not_depend_on_the_strides_of_the_data(X, noise):
+    estimator = linear(noise=noise, max_iter=3)
+    rows, columns = (clone(estimator).fit(np.asarray(X, order=order)) for order in "CF")
+    assert_allclose(columns.loss_curve_, rows.loss_curve_, rtol=1e-4)
+
+
 def test_warm_start_may_change_the_noise(X):
     estimator = DenoisingAutoencoder(2, max_iter=2, warm_start=True, random_state=0).fit(X)
     estimator.set_params(noise="salt_and_pepper", noise_level=(0.0, 0.2)).fit(X)
