@@ -213,6 +213,11 @@ def test_noise_does_not_depend_on_the_strides_of_the_data(X, noise):
     assert_allclose(columns.loss_curve_, rows.loss_curve_, rtol=1e-4)
 
 
+@pytest.mark.parametrize("level", [[0.1, 0.3], np.array([0.1, 0.3]), np.float32(0.2), 1], ids=str)
+def test_levels_may_be_any_numbers(X, level):
+    DenoisingAutoencoder(2, noise="swap", noise_level=level, max_iter=1).fit(X)
+
+
 def test_warm_start_may_change_the_noise(X):
     estimator = DenoisingAutoencoder(2, max_iter=2, warm_start=True, random_state=0).fit(X)
     estimator.set_params(noise="salt_and_pepper", noise_level=(0.0, 0.2)).fit(X)
@@ -286,7 +291,9 @@ def test_a_callable_must_keep_the_shape(X, noise, message):
         ("gaussian", (-0.5, 0.1)),
         ("gaussian", (0.1, 0.2, 0.3)),
         ("gaussian", ()),
+        ("gaussian", (0.1,)),
         ("gaussian", ((0.1, 0.2),)),
+        ("gaussian", ((0.1, 0.2), 0.3)),
         ("gaussian", ("a", "b")),
         ("gaussian", np.inf),
         ("gaussian", np.nan),
