@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skae._base import BaseAutoencoder
 from skae._losses import LOSSES, VARIANCE_FLOOR, squared_jacobian_norm
 from skae._training import Rows, TrainableModule, mean_squared_residual
-from skae.networks import ACTIVATIONS, Network, layer_pairs
+from skae.networks._dense import ACTIVATIONS, Network, layer_pairs
 
 
 class Autoencoder(TrainableModule):

@@ -55,7 +55,7 @@ from skae._training import (
     train,
     train_epoch,
 )
-from skae.networks import ACTIVATIONS, anchor, dense_network
+from skae.networks._dense import ACTIVATIONS, anchor, dense_network
 
 CPU = torch.device("cpu")
 FLOATS = (np.float64, np.float32)
@@ -539,8 +539,9 @@ class BaseAutoencoder(
                 raise ValueError(
                     "The fitted weights cannot be continued, because the network has another "
                     f"shape now: {n_features} features, n_components={n_components}, "
-                    f"hidden_layer_sizes={self.hidden_layer_sizes}. Set these back, or start "
-                    "anew with a clone of the estimator or with warm_start=False."
+                    f"hidden_layer_sizes={self.hidden_layer_sizes}, network={self.network}. Set "
+                    "these back, or start anew with a clone of the estimator or with "
+                    "warm_start=False."
                 ) from error
         return module, n_components
 

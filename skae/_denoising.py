@@ -19,7 +19,7 @@ from skae._device import private_random_state
 from skae._losses import feature_ranges
 from skae._sklearn_compat import Interval, StrOptions
 from skae._training import Rows
-from skae.networks import Network
+from skae.networks._dense import Network
 
 NoiseLevel = float | tuple[float, float]
 

@@ -24,16 +24,40 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae import AutoencoderTransformer, DenoisingAutoencoder
+from skae.networks import Conv1dNetwork, Conv2dNetwork, RecurrentNetwork
 
-SMALL = [
+ANY_WIDTH = [
     AutoencoderTransformer(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
     DenoisingAutoencoder(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
+]
+FOUR_COLUMNS = [
+    AutoencoderTransformer(2, network=network, max_iter=3, random_state=0)
+    for network in (
+        Conv1dNetwork((4, 1), (3, 2)),
+        Conv2dNetwork((2, 2), (3,)),
+        RecurrentNetwork((2, 2), 3, cell="gru"),
+        RecurrentNetwork((4, 1), 3, n_layers=2),
+    )
+]
+FOUR_COLUMNS += [
+    DenoisingAutoencoder(
+        2, noise="masking", network=Conv2dNetwork((2, 2), (3,)), max_iter=3, random_state=0
+    ),
+    DenoisingAutoencoder(
+        2,
+        loss="gaussian",
+        network=RecurrentNetwork((2, 2), 3),
+        early_stopping=False,
+        contraction=0.01,
+        max_iter=3,
+        random_state=0,
+    ),
 ]
 DEFAULT = [AutoencoderTransformer(), DenoisingAutoencoder()]
 
 # Parameters that change the way of the data, in combination.
 COMBINATIONS = [
-    clone(SMALL[0]).set_params(**parameters)
+    clone(ANY_WIDTH[0]).set_params(**parameters)
     for parameters in (
         {"init": "random", "batch_size": 16},
         {"tied_weights": True, "sparsity": 0.01, "early_stopping": True},
@@ -44,7 +68,7 @@ COMBINATIONS = [
     )
 ]
 COMBINATIONS += [
-    clone(SMALL[1]).set_params(**parameters)
+    clone(ANY_WIDTH[1]).set_params(**parameters)
     for parameters in (
         {"noise": "salt_and_pepper", "noise_level": (0.0, 0.3), "early_stopping": True},
         {"noise": "swap", "tied_weights": True, "sparsity": 0.01, "contraction": 0.01},
@@ -79,7 +103,7 @@ def expected_failed_checks(estimator):
     }
 
 
-@parametrize_with_checks(SMALL + DEFAULT, expected_failed_checks=expected_failed_checks)
+@parametrize_with_checks(ANY_WIDTH + DEFAULT, expected_failed_checks=expected_failed_checks)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 
@@ -87,7 +111,7 @@ def test_scikit_learn_check(estimator, check):
 # These checks mix arrays and DataFrames on purpose.
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
 @pytest.mark.parametrize("check", MORE_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("estimator", SMALL + DEFAULT, ids=repr)
+@pytest.mark.parametrize("estimator", ANY_WIDTH + DEFAULT, ids=repr)
 def test_scikit_learn_check_that_is_not_yielded(estimator, check):
     check(type(estimator).__name__, clone(estimator))
 
@@ -98,9 +122,11 @@ def X():
     return (X - X.mean(axis=0)) / X.std(axis=0)
 
 
-@pytest.fixture(
-    params=SMALL + COMBINATIONS, ids=lambda estimator: " ".join(repr(estimator).split())
-)
+def short_name(estimator):
+    return " ".join(repr(estimator).split())
+
+
+@pytest.fixture(params=ANY_WIDTH + COMBINATIONS + FOUR_COLUMNS, ids=short_name)
 def estimator(request):
     return clone(request.param)
 
@@ -262,7 +288,7 @@ def test_copies_give_the_same_bits(estimator, X, way):
     assert_array_equal(torch.random.get_rng_state(), torch_state)
     assert_same_outputs(outputs(other, X), before, rtol=0)
     assert_same_outputs(outputs(estimator, X), before, rtol=0)
-    assert other.get_params() == estimator.get_params()
+    assert repr(other.get_params()) == repr(estimator.get_params())  # networks have no ==
     assert vars(other).keys() == vars(estimator).keys()
 
 
@@ -363,7 +389,7 @@ def test_weight_zero_is_absence(estimator, X):
     n_components=st.integers(1, 8),
     batch_size=st.integers(1, 16),
     dtype=st.sampled_from([np.float32, np.float64]),
-    kind=st.sampled_from(SMALL + COMBINATIONS),
+    kind=st.sampled_from(ANY_WIDTH + COMBINATIONS),
     seed=st.integers(0, 100),
 )
 def test_any_shape_round_trips(n_samples, n_features, n_components, batch_size, dtype, kind, seed):
@@ -395,7 +421,7 @@ BAD_TABLES = {
 
 @pytest.mark.parametrize("table", BAD_TABLES)
 @pytest.mark.parametrize("method", ["fit", "partial_fit", "transform", "score_samples"])
-@pytest.mark.parametrize("kind", SMALL, ids=lambda estimator: type(estimator).__name__)
+@pytest.mark.parametrize("kind", ANY_WIDTH, ids=short_name)
 def test_bad_tables(kind, X, method, table):
     estimator = clone(kind)
     make, error, message = BAD_TABLES[table]
@@ -466,12 +492,6 @@ BAD_PARAMETERS = [
     ("n_components", True),
     ("n_components", "ten"),
     ("n_components", 1.5),
-    ("hidden_layer_sizes", (0,)),
-    ("hidden_layer_sizes", -1),
-    ("hidden_layer_sizes", "a"),
-    ("hidden_layer_sizes", ("a",)),
-    ("hidden_layer_sizes", (2.5,)),
-    ("hidden_layer_sizes", ((4, 2), (4, 2))),
     ("activation", "cube"),
     ("network", "dense"),
     ("init", "xavier"),
@@ -501,17 +521,47 @@ BAD_PARAMETERS = [
 ]
 
 
-@pytest.mark.parametrize(("parameter", "value"), BAD_PARAMETERS)
-@pytest.mark.parametrize("method", ["fit", "partial_fit"])
-@pytest.mark.parametrize("kind", SMALL, ids=lambda estimator: type(estimator).__name__)
-def test_bad_parameters(kind, X, method, parameter, value):
-    estimator = clone(kind)
+def assert_refused(estimator, X, method, parameter, value):
     before = outputs(estimator.fit(X), X)
     estimator.set_params(**{parameter: value})
-    with pytest.raises(ValueError, match=parameter) as error:
+    with pytest.raises(ValueError, match=parameter.split("__")[-1]) as error:
         getattr(estimator, method)(X)
     assert str(value) in str(error.value)
     assert_same_outputs(outputs(estimator, X), before, rtol=0)
+
+
+@pytest.mark.parametrize(("parameter", "value"), BAD_PARAMETERS)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("estimator", ANY_WIDTH, ids=short_name)
+def test_bad_parameters(estimator, X, method, parameter, value):
+    assert_refused(clone(estimator), X, method, parameter, value)
+
+
+@pytest.mark.parametrize("value", [(0,), -1, "a", ("a",), (2.5,), ((4, 2), (4, 2))])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("estimator", ANY_WIDTH, ids=short_name)
+def test_bad_hidden_layer_sizes(estimator, X, method, value):
+    assert_refused(clone(estimator), X, method, "hidden_layer_sizes", value)
+
+
+BAD_NETWORK_PARAMETERS = {
+    "image_shape": [(4, 2), (4,), (1, 2, 2, 1), (-2, -2), (2.0, 2.0), "a", 4, None],
+    "sequence_shape": [(4, 2), (4,), (1, 2, 2), (-2, -2), (2.0, 2.0), "a", 4, None],
+    "channels": [0, (3, 0), (2.5,), ((3, 3), 3), "a", None, (3, 3, 3, 3)],
+    "kernel_size": [1, 4, 3.0, (3, 3)],
+    "activation": ["cube"],
+    "hidden_size": [0, 2.5],
+    "cell": ["elman"],
+    "n_layers": [0],
+}
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("estimator", FOUR_COLUMNS, ids=short_name)
+def test_bad_network_parameters(estimator, X, method):
+    for parameter in estimator.network.get_params():
+        for value in BAD_NETWORK_PARAMETERS[parameter]:
+            assert_refused(clone(estimator), X, method, f"network__{parameter}", value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

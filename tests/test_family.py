@@ -17,7 +17,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch import nn
 
 from skae import AutoencoderTransformer
-from skae.networks import ACTIVATIONS
+from skae.networks._dense import ACTIVATIONS
 
 UNTRAINED = {"early_stopping": False, "learning_rate_init": 1e-30, "max_iter": 1, "random_state": 0}
 

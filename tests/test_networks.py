@@ -5,8 +5,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import erf, expit
 from torch import nn
 
-from skae.networks import ACTIVATIONS, anchor
-from skae.networks._dense import Anchored, Gate, TiedLinear, dense_network, layer_sizes
+from skae import networks
+from skae.networks._dense import (
+    ACTIVATIONS,
+    Anchored,
+    Gate,
+    TiedLinear,
+    anchor,
+    dense_network,
+    layer_sizes,
+)
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. 2017
 
@@ -146,3 +154,8 @@ def test_dense_drops_hidden_units_only():
 )
 def test_layer_sizes(given, expected):
     assert layer_sizes(given) == expected
+
+
+def test_exported_names_are_sorted_and_exist():
+    assert networks.__all__ == sorted(networks.__all__)
+    assert all(hasattr(networks, name) for name in networks.__all__)

@@ -1,14 +1,9 @@
-"""Architectures: builders of encoders and decoders.
+"""Architectures other than the dense one.
 
 An architecture is a callable ``(n_features, n_components) -> (encoder, decoder)``.
 """
 
-from collections.abc import Callable
+from skae.networks._conv import Conv1dNetwork, Conv2dNetwork
+from skae.networks._recurrent import RecurrentNetwork
 
-from torch import nn
-
-from skae.networks._dense import ACTIVATIONS, anchor, dense_network, layer_pairs
-
-Network = Callable[[int, int], tuple[nn.Module, nn.Module]]
-
-__all__ = ["ACTIVATIONS", "Network", "anchor", "dense_network", "layer_pairs"]
+__all__ = ["Conv1dNetwork", "Conv2dNetwork", "RecurrentNetwork"]

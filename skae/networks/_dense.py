@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+Network = Callable[[int, int], tuple[nn.Module, nn.Module]]
+"""(n_features, n_components) -> (encoder, decoder)."""
 
 # scikit-learn's names where it has one.
 ACTIVATIONS: dict[str, type[nn.Module]] = {
