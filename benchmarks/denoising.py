@@ -99,34 +99,27 @@ def fit_filter(restore_image, candidates, X, X_noisy, seed):
     return partial(restore, best)
 
 
-def fit_dense(epochs, device, X, X_noisy, seed):
+def fit_denoiser(architecture, epochs, device, X, X_noisy, seed):
     return DenoisingAutoencoder(
         128,
         noise="clipped_gaussian",
         noise_level=LEVEL,
-        hidden_layer_sizes=(1024,),
         learning_rate="cosine",
-        batch_size=128,
+        learning_rate_init=1e-3,
+        batch_size=64,
         max_iter=epochs,
         n_iter_no_change=epochs,
+        early_stopping=False,
         device=device,
         random_state=seed,
+        **architecture,
     ).fit(X).reconstruct  # fmt: skip
 
 
-def fit_conv(epochs, device, X, X_noisy, seed):
-    return DenoisingAutoencoder(
-        128,
-        noise="clipped_gaussian",
-        noise_level=LEVEL,
-        network=Conv2dNetwork((SIDE, SIDE), channels=(32, 64)),
-        learning_rate="cosine",
-        batch_size=128,
-        max_iter=epochs,
-        n_iter_no_change=epochs,
-        device=device,
-        random_state=seed,
-    ).fit(X).reconstruct  # fmt: skip
+ARCHITECTURES = {
+    "DenoisingAutoencoder, dense": {"hidden_layer_sizes": (1024,)},
+    "DenoisingAutoencoder, conv": {"network": Conv2dNetwork((SIDE, SIDE), (32, 32), kernel_size=5)},
+}
 
 
 def scipy_filters():
@@ -172,8 +165,8 @@ def main():
 
     packages = ["torch", "numpy", "scipy", "scikit-learn"]
     networks = {
-        "DenoisingAutoencoder, dense": partial(fit_dense, arguments.epochs, arguments.device),
-        "DenoisingAutoencoder, conv": partial(fit_conv, arguments.epochs, arguments.device),
+        name: partial(fit_denoiser, architecture, arguments.epochs, arguments.device)
+        for name, architecture in ARCHITECTURES.items()
     }
     others = {
         "PCA": fit_pca,

@@ -85,7 +85,6 @@ def fit_autoencoder(X_train, X_noisy):
         noise="clipped_gaussian",
         noise_level=LEVEL,
         hidden_layer_sizes=(256,),
-        learning_rate="cosine",
         max_iter=100,
         random_state=0,
     )
@@ -165,7 +164,6 @@ for trained_for, color in styles.items():
         noise="clipped_gaussian",
         noise_level=trained_for,
         hidden_layer_sizes=(256,),
-        learning_rate="cosine",
         max_iter=60,
         random_state=0,
     ).fit(X_train)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -66,6 +66,7 @@ class Corruption(nn.Module):
             return self._corrupt(x)
 
     def _corrupt(self, x: Tensor) -> Tensor:
+        x = x.contiguous()  # numbers are drawn in the order of memory, which is not to matter
         low, high = self._levels
         level = x.new_full((len(x), 1), low)
         if low < high:
@@ -88,9 +89,9 @@ def level_range(
 ) -> tuple[float, float]:
     """Check the parameter ``noise_level`` and return the lowest and the highest level."""
     highest = NOISES[noise].max_level if isinstance(noise, str) else math.inf
-    levels = np.atleast_1d(np.asarray(noise_level))
-    if levels.dtype.kind in "iuf" and levels.shape in [(1,), (2,)]:
-        low, high = float(levels[0]), float(levels[-1])
+    levels = tuple(noise_level) if isinstance(noise_level, Iterable) else (noise_level,) * 2
+    if len(levels) == 2 and all(isinstance(level, Real) for level in levels):
+        low, high = map(float, levels)
         if 0.0 <= low <= high <= highest and math.isfinite(high):
             return low, high
     unit = "a probability of at most 1" if highest == 1.0 else "at least 0 and finite"

@@ -72,7 +72,7 @@ COMBINATIONS += [
     for parameters in (
         {"noise": "salt_and_pepper", "noise_level": (0.0, 0.3), "early_stopping": True},
         {"noise": "swap", "tied_weights": True, "sparsity": 0.01, "contraction": 0.01},
-        {"noise": "masking", "loss": "gaussian", "init": "random", "pretrain_iter": 1},
+        {"noise": "masking", "init": "random", "pretrain_iter": 1, "hidden_layer_sizes": (6, 5)},
     )
 ]
 

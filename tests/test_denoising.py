@@ -206,6 +206,18 @@ def test_ranges_are_those_of_the_clean_rows_of_the_first_fit(X, paired):
         assert_array_equal(fitted.module_.corruption.high, ranges[1])
 
 
+@pytest.mark.parametrize("noise", [*NOISES, lambda x, level: x + level * torch.randn_like(x)])
+def test_noise_does_not_depend_on_the_strides_of_the_data(X, noise):
+    estimator = linear(noise=noise, max_iter=3)
+    rows, columns = (clone(estimator).fit(np.asarray(X, order=order)) for order in "CF")
+    assert_allclose(columns.loss_curve_, rows.loss_curve_, rtol=1e-4)
+
+
+@pytest.mark.parametrize("level", [[0.1, 0.3], np.array([0.1, 0.3]), np.float32(0.2), 1], ids=str)
+def test_levels_may_be_any_numbers(X, level):
+    DenoisingAutoencoder(2, noise="swap", noise_level=level, max_iter=1).fit(X)
+
+
 def test_warm_start_may_change_the_noise(X):
     estimator = DenoisingAutoencoder(2, max_iter=2, warm_start=True, random_state=0).fit(X)
     estimator.set_params(noise="salt_and_pepper", noise_level=(0.0, 0.2)).fit(X)
@@ -279,7 +291,9 @@ def test_a_callable_must_keep_the_shape(X, noise, message):
         ("gaussian", (-0.5, 0.1)),
         ("gaussian", (0.1, 0.2, 0.3)),
         ("gaussian", ()),
+        ("gaussian", (0.1,)),
         ("gaussian", ((0.1, 0.2),)),
+        ("gaussian", ((0.1, 0.2), 0.3)),
         ("gaussian", ("a", "b")),
         ("gaussian", np.inf),
         ("gaussian", np.nan),
