@@ -624,12 +624,15 @@ class BaseAutoencoder(
 
 def to_rows(X: np.ndarray, X_clean: np.ndarray | None, weights: np.ndarray | None) -> Rows:
     """Turn tables into float32 tensors, without the rows of weight zero."""
-    rows = Rows(
-        tuple(
-            SparseTable(table) if issparse(table) else to_tensor(table, CPU, torch.float32)
-            for table in ((X,) if X_clean is None else (X, X_clean))
-        )
-    )
+
+    def tensor_of(table: Any) -> Any:
+        if issparse(table):
+            return SparseTable(table)
+        # Sums depend on the order in memory, and a fit must not.
+        return to_tensor(table, CPU, torch.float32).contiguous()
+
+    tables = (X,) if X_clean is None else (X, X_clean)
+    rows = Rows(tuple(map(tensor_of, tables)))
     if weights is None:
         return rows
     chosen = torch.from_numpy(np.flatnonzero(weights))

@@ -419,6 +419,6 @@ def in_batches(function: Callable[[Tensor], Tensor], X: Any, device: torch.devic
     with torch.inference_mode():
         for start in range(0, X.shape[0], INFERENCE_BATCH_SIZE):
             batch = X[start : start + INFERENCE_BATCH_SIZE]
-            batch = batch.toarray() if sparse.issparse(batch) else batch
+            batch = batch.toarray() if sparse.issparse(batch) else np.ascontiguousarray(batch)
             results.append(function(to_tensor(batch, device)).cpu().numpy())
     return results[0] if len(results) == 1 else np.concatenate(results)
