@@ -1,8 +1,9 @@
 """Autoencoders and PCA for scikit-learn, on Torch."""
 
 from skae._autoencoder import AutoencoderTransformer
+from skae._denoising import DenoisingAutoencoder
 from skae._pca import PCA
 
-__all__ = ["AutoencoderTransformer", "PCA"]
+__all__ = ["AutoencoderTransformer", "DenoisingAutoencoder", "PCA"]
 
 __version__ = "0.1.0"

@@ -32,6 +32,9 @@ class Autoencoder(TrainableModule):
         Weight of the codes' L1 norm.
     contraction : float
         Weight of the squared norm of the encoder's Jacobian.
+    corruption : nn.Module, default=None
+        (batch, n_features) -> (batch, n_features): what `loss` does to rows before it encodes
+        them. Nothing else applies it. None leaves them as they are.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class Autoencoder(TrainableModule):
         n_features: int = 0,
         sparsity: float = 0.0,
         contraction: float = 0.0,
+        corruption: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self._loss = LOSSES[loss]
         self._sparsity = sparsity
         self._contraction = contraction
+        self.corruption = nn.Identity() if corruption is None else corruption
         self._output_activation = output_activation
         self.encoder = encoder
         self.decoder = decoder
@@ -77,9 +82,14 @@ class Autoencoder(TrainableModule):
         return self.elementwise_loss(x).mean(dim=-1)
 
     def loss(self, x: Tensor, target: Tensor | None = None) -> Tensor:
-        """Loss of the reconstruction of a target (None is x itself) and penalties, (batch,)."""
+        """Loss of the reconstruction of a target and penalties, (batch,).
+
+        Without a target, x itself is to be reconstructed, from what the corruption leaves of it.
+        """
+        if target is None:
+            target, x = x, self.corruption(x)
         z = self.encode(x)
-        losses = self._loss_of_code(z, x if target is None else target).mean(dim=-1)
+        losses = self._loss_of_code(z, target).mean(dim=-1)
         if self._sparsity > 0.0:
             losses = losses + self._sparsity * z.abs().sum(dim=-1)
         if self._contraction > 0.0:
@@ -89,12 +99,34 @@ class Autoencoder(TrainableModule):
     def stages(self) -> list[Autoencoder]:
         """Autoencoders of one layer each that share the weights of this one, if it is dense."""
         output_activations = chain([self._output_activation], repeat("identity"))
+        corruptions = chain([self.corruption], repeat(None))
         return [
-            Autoencoder(forth, back, loss="squared_error", output_activation=output_activation)
-            for (forth, back), output_activation in zip(
-                layer_pairs(self.encoder, self.decoder), output_activations, strict=False
+            Autoencoder(
+                forth,
+                back,
+                loss="squared_error",
+                output_activation=output_activation,
+                corruption=corruption,
+            )
+            for (forth, back), output_activation, corruption in zip(
+                layer_pairs(self.encoder, self.decoder),
+                output_activations,
+                corruptions,
+                strict=False,
             )
         ]
+
+    def start_variance(self, rows: Rows) -> None:
+        """Start the learned variance of each feature, if there is one, at that of the residuals."""
+        if not self._loss.learns_variance:
+            return
+        paired = len(rows.tensors) > 1
+
+        def restore(x: Tensor) -> Tensor:
+            return self.reconstruct(x if paired else self.corruption(x))
+
+        variance = mean_squared_residual(restore, rows)
+        self.log_variance.data = variance.clamp(min=VARIANCE_FLOOR).log()
 
     def _loss_of_code(self, z: Tensor, target: Tensor) -> Tensor:
         output = self.decoder(z)
@@ -397,7 +429,6 @@ class AutoencoderTransformer(BaseAutoencoder):
             sparsity=self.sparsity,
             contraction=self.contraction,
         )
-        if LOSSES[self.loss].learns_variance and rows is not None:
-            variance = mean_squared_residual(module.reconstruct, rows)
-            module.log_variance.data = variance.clamp(min=VARIANCE_FLOOR).log()
+        if rows is not None:
+            module.start_variance(rows)
         return module

@@ -31,7 +31,13 @@ from skae._linalg import n_components_for_share
 from skae._linear_code import linear_code
 from skae._losses import LOSSES, check_support
 from skae._reporting import EpochReporter
-from skae._sklearn_compat import Interval, RealNotInt, StrOptions, _check_sample_weight
+from skae._sklearn_compat import (
+    Interval,
+    RealNotInt,
+    StrOptions,
+    _check_sample_weight,
+    _get_feature_names,
+)
 from skae._training import (
     LEARNING_RATE_INIT,
     LEARNING_RATES,
@@ -455,6 +461,7 @@ class BaseAutoencoder(
         if X_clean is None:
             check_support(X, self.loss, names)
         else:
+            clean_names = _get_feature_names(X_clean)
             X_clean = check_array(
                 X_clean, accept_sparse="csr", dtype=FLOATS, input_name="X_clean", estimator=self
             )
@@ -463,7 +470,12 @@ class BaseAutoencoder(
                     f"X_clean has shape {X_clean.shape} and X has shape {X.shape}; row i of "
                     "X_clean is what row i of X is to become."
                 )
-            check_support(X_clean, self.loss, names)
+            if names is not None and clean_names is not None and list(clean_names) != list(names):
+                raise ValueError(
+                    f"X_clean has columns {list(clean_names)} and X has columns {list(names)}; "
+                    "give both the same columns in the same order."
+                )
+            check_support(X_clean, self.loss, names, table="X_clean")
         if sample_weight is None:
             return X, X_clean, None
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)

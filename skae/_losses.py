@@ -106,14 +106,22 @@ LOSSES = {
 }
 
 
-def check_support(X: Any, loss: str, feature_names: np.ndarray | None = None) -> None:
+def feature_ranges(X: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of each column of an array or sparse matrix, (n_features,)."""
+    smallest, largest = X.min(axis=0), X.max(axis=0)
+    if sparse.issparse(X):
+        return smallest.toarray().ravel(), largest.toarray().ravel()
+    return smallest, largest
+
+
+def check_support(
+    X: Any, loss: str, feature_names: np.ndarray | None = None, *, table: str = "X"
+) -> None:
     """Raise a ValueError that names the first column with values that ``loss`` cannot take."""
     low, high = LOSSES[loss].support
     if (low, high) == (-np.inf, np.inf):
         return
-    smallest, largest = X.min(axis=0), X.max(axis=0)  # (n_features,)
-    if sparse.issparse(X):
-        smallest, largest = smallest.toarray().ravel(), largest.toarray().ravel()
+    smallest, largest = feature_ranges(X)
     # Scalers return the ends of an interval up to rounding.
     rounding = 4 * np.finfo(X.dtype).eps
     outside = (smallest < low - rounding) | (largest > high + rounding)
@@ -121,7 +129,7 @@ def check_support(X: Any, loss: str, feature_names: np.ndarray | None = None) ->
         column = int(outside.argmax())
         name = column if feature_names is None else repr(feature_names[column])
         raise ValueError(
-            f"loss={loss!r} takes values in [{low:g}, {high:g}], but column {name} of X ranges "
-            f"from {smallest[column]:g} to {largest[column]:g}. Scale X, for example with "
+            f"loss={loss!r} takes values in [{low:g}, {high:g}], but column {name} of {table} "
+            f"ranges from {smallest[column]:g} to {largest[column]:g}. Scale it, for example with "
             "MinMaxScaler(clip=True), or choose loss='squared_error'."
         )

@@ -13,7 +13,8 @@ FLOORS = [
     {"_linear_code", "_training", "networks"},
     {"_reporting"},
     {"_base"},
-    {"_autoencoder", "_denoising", "_pca", "_vae"},
+    {"_autoencoder", "_pca", "_vae"},
+    {"_denoising"},
     {"_outliers", "plotting"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
