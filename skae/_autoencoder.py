@@ -190,7 +190,8 @@ class AutoencoderTransformer(BaseAutoencoder):
         Strength of the L1 penalty ``sparsity * ||z||_1`` on the code of a row.
     contraction : float, default=0.0
         Strength of the penalty ``contraction * ||dz/dx||_F**2`` on the Jacobian of the encoder at
-        a row. It is exact for any network, and costs one backward pass for each component.
+        a row. It is exact for any network, and costs a backward pass of the encoder, and one
+        through that, for each component.
     pretrain_iter : int, default=0
         Number of epochs in which each layer of the dense network is first trained as an
         autoencoder of the layer below it. Needs ``init="random"``.
@@ -307,7 +308,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         init: Literal["pca", "random"] = "pca",
         tied_weights: bool = False,
         use_bias: bool = True,
-        loss: Literal["squared_error", "bernoulli"] = "squared_error",
+        loss: Literal["squared_error", "bernoulli", "gaussian"] = "squared_error",
         output_activation: str = "auto",
         dropout: float = 0.0,
         alpha: float = 0.0,
@@ -391,8 +392,8 @@ class AutoencoderTransformer(BaseAutoencoder):
         """Pass once over the rows of X, starting from the current weights.
 
         The solver keeps its memory from one call to the next, and the learning rate stays at
-        `learning_rate_init`. Nothing is held out: `max_iter`, `tol` and the parameters of early
-        stopping have no say here.
+        `learning_rate_init`. Nothing is held out and no layer is pretrained: `max_iter`, `tol`,
+        `pretrain_iter` and the parameters of early stopping have no say here.
 
         Parameters
         ----------

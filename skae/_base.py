@@ -25,7 +25,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from skae._device import is_available, private_random_state, resolve_device, to_tensor
-from skae._linalg import n_components_for_share
 from skae._linear_code import linear_code
 from skae._losses import LOSSES, check_support
 from skae._reporting import EpochReporter
@@ -136,12 +135,12 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, `n_components_`)
             Codes, as `transform` returns them.
 
         Returns
         -------
-        X_decoded : ndarray of shape (n_samples, n_features_in_)
+        X_decoded : ndarray of shape (n_samples, `n_features_in_`)
             Reconstructions, in the dtype of X.
         """
         check_is_fitted(self)
@@ -181,7 +180,8 @@ class BaseAutoencoder(
         Returns
         -------
         error : ndarray of shape (n_samples,) or (n_samples, n_features)
-            In the unit of `loss`: squared units of X for "squared_error", nats for "bernoulli".
+            In the unit of `loss`: squared units of X for "squared_error", nats for "bernoulli" and
+            "gaussian".
         """
         rows = self._validate_rows(X)
         check_support(rows, self._recipe["loss"], getattr(self, "feature_names_in_", None))
@@ -350,7 +350,8 @@ class BaseAutoencoder(
                 validation_rows,
                 history,
                 max_iter=self.max_iter,
-                never_worse=self.init == "pca",
+                # A penalty on the weights is not part of the loss, and is meant to cost some of it.
+                never_worse=self.init == "pca" and self.alpha == 0.0,
                 observer=reporter,
             )
             self.__dict__.update(fitted_attributes())
@@ -527,9 +528,7 @@ class BaseAutoencoder(
         elif continued:
             n_components = self.n_components_
         else:
-            n_components = n_components_for_share(
-                linear_code(*rows.to_numpy()).variances, self.n_components
-            )
+            n_components = len(linear_code(*rows.to_numpy(), self.n_components).variances)
         module = self._build_module(n_features, n_components, None if continued else rows)
         if continued:
             try:
@@ -538,9 +537,10 @@ class BaseAutoencoder(
                 raise ValueError(
                     "The fitted weights cannot be continued, because the network has another "
                     f"shape now: {n_features} features, n_components={n_components}, "
-                    f"hidden_layer_sizes={self.hidden_layer_sizes}, network={self.network}. Set "
-                    "these back, or start anew with a clone of the estimator or with "
-                    "warm_start=False."
+                    f"hidden_layer_sizes={self.hidden_layer_sizes}, network={self.network}, "
+                    f"init={self.init!r}, tied_weights={self.tied_weights}, "
+                    f"use_bias={self.use_bias}. Set back what has changed, or start anew with a "
+                    "clone of the estimator or with warm_start=False."
                 ) from error
         return module, n_components
 
@@ -549,7 +549,9 @@ class BaseAutoencoder(
     ) -> tuple[nn.Module, nn.Module]:
         """Build encoder and decoder, anchored at the PCA of the rows if they are given."""
         if self.network is not None:
-            return self.network(n_features, n_components)
+            modules = self.network(n_features, n_components)
+            check_modules(modules, n_features, n_components, self.network)
+            return modules
         anchored = self.init == "pca"
         encoder, decoder = dense_network(
             n_features,
@@ -562,9 +564,9 @@ class BaseAutoencoder(
             anchored=anchored,
         )
         if anchored and rows is not None:
-            linear = linear_code(*rows.to_numpy())
+            linear = linear_code(*rows.to_numpy(), n_components)
             mean = torch.from_numpy(linear.mean)
-            axes = torch.from_numpy(linear.axes[:n_components])
+            axes = torch.from_numpy(linear.axes)
             offset, slope = mean, torch.ones_like(mean)
             if self._output_activation() == "logistic":
                 # To first order, logit(x) = logit(m) + (x - m) / (m (1 - m)).
@@ -620,6 +622,37 @@ class BaseAutoencoder(
         if device != CPU or dtype != torch.float32:
             module = copy.deepcopy(module).to(device, dtype)
         return in_batches(getattr(module, method), X, device)
+
+
+def check_modules(modules: Any, n_features: int, n_components: int, network: Any) -> None:
+    """Raise a ValueError if what an architecture returned is not an encoder and its decoder."""
+    if not (
+        isinstance(modules, tuple)
+        and len(modules) == 2
+        and all(isinstance(module, nn.Module) for module in modules)
+    ):
+        raise ValueError(
+            f"network={network!r} must return two torch.nn.Module, encoder and decoder; it "
+            f"returned {modules!r}."
+        )
+    x = torch.zeros(2, n_features)
+    with torch.no_grad():
+        for role, module, width in zip(
+            ("encoder", "decoder"), modules, (n_components, n_features), strict=True
+        ):
+            wanted = f"({len(x)}, {x.shape[1]}) to ({len(x)}, {width})"
+            try:
+                y = module(x)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"The {role} of network={network!r} must map {wanted}, and fails: {error}"
+                ) from error
+            if y.shape != (len(x), width):
+                raise ValueError(
+                    f"The {role} of network={network!r} must map {wanted}; it gives "
+                    f"{tuple(y.shape)}."
+                )
+            x = y
 
 
 def to_rows(X: np.ndarray, X_clean: np.ndarray | None, weights: np.ndarray | None) -> Rows:

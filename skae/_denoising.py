@@ -176,7 +176,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
         Strength of the L1 penalty ``sparsity * ||z||_1`` on the code of a row.
     contraction : float, default=0.0
         Strength of the penalty ``contraction * ||dz/dx||_F**2`` on the Jacobian of the encoder at
-        a row. It is exact for any network, and costs one backward pass for each component.
+        a row. It is exact for any network, and costs a backward pass of the encoder, and one
+        through that, for each component.
     pretrain_iter : int, default=0
         Number of epochs in which each layer of the dense network is first trained as an
         autoencoder of the layer below it. Needs ``init="random"``.
@@ -402,8 +403,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
         """Pass once over the rows of X, starting from the current weights.
 
         The solver keeps its memory from one call to the next, and the learning rate stays at
-        `learning_rate_init`. Nothing is held out: `max_iter`, `tol` and the parameters of early
-        stopping have no say here.
+        `learning_rate_init`. Nothing is held out and no layer is pretrained: `max_iter`, `tol`,
+        `pretrain_iter` and the parameters of early stopping have no say here.
 
         Parameters
         ----------

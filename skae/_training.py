@@ -269,6 +269,9 @@ def train(
         history.best_state = copy.deepcopy(module.state_dict())
     elif never_worse:
         first_loss, first_state = mean_loss(module, rows), copy.deepcopy(module.state_dict())
+    # The start may be hard to beat, as PCA is: it competes for what is returned, but patience is
+    # measured against the epochs.
+    best_trained_loss = math.inf
     n_idle = 0
 
     for epoch in range(1, max_iter + 1):
@@ -288,7 +291,8 @@ def train(
             history.validation_loss_curve.append(loss)
         check_finite(module, loss, epoch)
 
-        n_idle = 0 if is_gain(loss, history.best_loss, tol) else n_idle + 1
+        n_idle = 0 if is_gain(loss, best_trained_loss, tol) else n_idle + 1
+        best_trained_loss = min(loss, best_trained_loss)
         if loss < history.best_loss:
             history.best_loss = loss
             if validation_rows is not None:

@@ -17,6 +17,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch import nn
 
 from skae import AutoencoderTransformer
+from skae.networks import Conv2dNetwork
 from skae.networks._dense import ACTIVATIONS
 
 UNTRAINED = {"early_stopping": False, "learning_rate_init": 1e-30, "max_iter": 1, "random_state": 0}
@@ -356,6 +357,44 @@ def test_parameters_of_the_dense_network_need_it(iris, parameters):
     (name,) = parameters
     with pytest.raises(ValueError, match=f"{name}=.*network=.*two_layers"):
         estimator.fit(iris)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda n, k: nn.Linear(n, k), "must return two torch.nn.Module"),
+        (lambda n, k: (nn.Linear(n, k), None), "must return two torch.nn.Module"),
+        (
+            lambda n, k: (nn.Linear(n, k + 1), nn.Linear(k + 1, n)),
+            r"encoder .* \(2, 4\) to \(2, 2\)",
+        ),
+        (lambda n, k: (nn.Linear(n + 1, k), nn.Linear(k, n)), r"encoder .* \(2, 4\) to \(2, 2\)"),
+        (lambda n, k: (nn.Linear(n, k), nn.Linear(k, n - 1)), r"decoder .* it gives \(2, 3\)"),
+        (Conv2dNetwork, "must return two torch.nn.Module"),
+    ],
+)
+def test_what_a_callable_returns_is_checked(iris, network, message):
+    with pytest.raises(ValueError, match=message):
+        AutoencoderTransformer(2, network=network).fit(iris)
+
+
+def test_alpha_is_not_undone_by_the_anchor(iris):
+    estimators = [
+        AutoencoderTransformer(
+            2, alpha=alpha, early_stopping=False, max_iter=20, random_state=0
+        ).fit(iris)
+        for alpha in (0.001, 0.1)
+    ]
+    norms = [float(e.module_.encoder.linear.weight.square().sum()) for e in estimators]
+    assert norms[1] < 0.9 * norms[0] < norms[0]
+
+
+def test_patience_begins_with_training(digits):
+    # Anchored at 32 components, the first epochs are worse than PCA and the later ones better.
+    estimator = AutoencoderTransformer(32, max_iter=60, random_state=0).fit(digits)
+    assert (
+        -estimator.score(digits) < 0.8 * np.square(digits - reconstruct_by_pca(digits, 32)).mean()
+    )
 
 
 # Sparse tables

@@ -226,6 +226,20 @@ def test_training_stops_when_the_loss_stands_still():
     assert len(history.loss_curve) == 5  # the first epoch is progress
 
 
+def test_a_start_that_is_hard_to_beat_does_not_use_up_the_patience():
+    validation_rows = line_rows(20, seed=1)
+    solution = torch.tensor(least_squares(*validation_rows.tensors), dtype=torch.float32)
+    module, history = Line(), History()
+    with torch.no_grad():
+        module.weight[:, 0], module.bias[:] = solution[:3], solution[3]
+    options = {"learning_rate_init": 1e-3, "max_iter": 12, "n_iter_no_change": 2}
+    rows = Rows((line_rows().tensors[0], 2 * line_rows().tensors[1]))  # leads away from it
+    with private_random_state(0, CPU):
+        train(module, rows, validation_rows, history, observer=Recorder(), **OPTIONS | options)
+    # Every epoch is worse than the one before: the first counts as progress, two more as none.
+    assert len(history.loss_curve) == 3
+
+
 @pytest.mark.parametrize(
     ("loss", "best", "tol", "gain"),
     [
