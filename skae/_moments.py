@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from numpy.typing import DTypeLike
 from scipy import sparse
 from torch import Tensor
+
+from skae._sklearn_compat import _get_threadpool_controller, _openmp_effective_n_threads
 
 # A block is large enough for one product of it to hide the addition of a float64 scatter matrix,
 # and small enough to stay in the cache while it is summed, centred and multiplied.
@@ -21,6 +24,8 @@ _STRIP_ROWS = 256
 # From this many multiplications on, float32 data is multiplied in float32: below, float64 is as
 # fast, because what is measured then is not the arithmetic.
 _LARGE_PRODUCT = 10**8
+# Wider matrices keep BLAS's own threads busy, and would take much memory in every thread.
+_MAX_THREADED_WIDTH = 2048
 # A sparse column whose squared mean is larger than this many variances has less than one zero in
 # as many cells: it is dense in all but name.
 _DENSE_COLUMN_RATIO = 1000.0
@@ -281,13 +286,22 @@ def gram_matrix(
         else:
             dtype = np.dtype(product_dtype or product_dtype_for(X))
             column_mean = np.empty(X.shape[1])
-            gram = torch.zeros((X.shape[0], X.shape[0]), dtype=torch.float64, device=device)
-            for columns, block_mean, block in _centred_columns(X, weights, dtype):
-                column_mean[columns] = block_mean
-                if device.type == "cpu":
-                    on_host = gram.numpy()
-                    on_host += block @ block.T
-                else:
+            slices = list(_slices(X.shape[1], _block_rows(X.shape[0], dtype.itemsize)))
+
+            def gram_of(share: list[int]) -> np.ndarray:
+                gram = np.zeros((X.shape[0], X.shape[0]))
+                for number in share:
+                    columns = slices[number]
+                    column_mean[columns], block = _centred_columns(X, weights, dtype, columns)
+                    gram += block @ block.T
+                return gram
+
+            if device.type == "cpu":
+                gram = torch.from_numpy(sum(_in_threads(gram_of, len(slices), X.shape[0])))
+            else:
+                gram = torch.zeros((X.shape[0], X.shape[0]), dtype=torch.float64, device=device)
+                for columns in slices:
+                    column_mean[columns], block = _centred_columns(X, weights, dtype, columns)
                     gram += _full_precision_product(torch.from_numpy(block.T).to(device))
             mean = torch.from_numpy(column_mean)
     return mean.to(device), gram.to(device) * scale
@@ -322,8 +336,14 @@ def project_on_rows(
     else:
         dtype = product_dtype_for(X)
         left = np.ascontiguousarray(coefficients.T, dtype=dtype)  # (n_components, n_samples)
-        for columns, _, block in _centred_columns(X, weights, dtype):
-            combined[:, columns] = left @ block
+        slices = list(_slices(X.shape[1], _block_rows(X.shape[0], dtype.itemsize)))
+
+        def combine(share: list[int]) -> None:
+            for number in share:
+                _, block = _centred_columns(X, weights, dtype, slices[number])
+                combined[:, slices[number]] = left @ block
+
+        _in_threads(combine, len(slices), len(left))
     return np.multiply(combined, np.sqrt(scale), out=combined)
 
 
@@ -410,14 +430,68 @@ def _within_blocks(
     Everything here is NumPy's: it recognises a product of a matrix with its own transpose and
     computes the symmetric half only, and its BLAS and Torch's thread pools do not mix well.
     """
-    n_features = X.shape[1]
     block_weights = np.empty(len(slices))
-    block_means = np.empty((len(slices), n_features))
+    block_means = np.empty((len(slices), X.shape[1]))
+
+    def scatter_of(share: list[int]) -> np.ndarray:
+        return _scatter_of_blocks(X, weights, dtype, slices, share, block_weights, block_means)
+
+    scatter = sum(_in_threads(scatter_of, len(slices), X.shape[1]))
+    return block_weights, block_means, torch.from_numpy(scatter)
+
+
+def _in_threads(work: Callable[[list[int]], Any], n_blocks: int, width: int) -> list[Any]:
+    """Do work for shares of numbered blocks, in as many threads as there are.
+
+    BLAS would use all threads for the products alone, and leave them waiting for the sums and
+    differences between these. Here each thread does everything for its share of the blocks.
+
+    Parameters
+    ----------
+    work : callable
+        Takes the numbers of some blocks.
+    n_blocks : int
+    width : int
+        Of the matrix that each thread needs for itself.
+
+    Returns
+    -------
+    list
+        The result of each share.
+    """
+    n_threads = min(_openmp_effective_n_threads(), n_blocks)
+    if n_threads == 1 or width > _MAX_THREADED_WIDTH:
+        return [work(list(range(n_blocks)))]
+
+    def quietly(share: list[int]) -> Any:
+        with np.errstate(over="ignore", invalid="ignore"):  # a setting of each thread
+            return work(share)
+
+    shares = [share.tolist() for share in np.array_split(np.arange(n_blocks), n_threads)]
+    with (
+        _get_threadpool_controller().limit(limits=1, user_api="blas"),
+        ThreadPoolExecutor(n_threads) as pool,
+    ):
+        return list(pool.map(quietly, shares))
+
+
+def _scatter_of_blocks(
+    X: np.ndarray,
+    weights: np.ndarray | None,
+    dtype: np.dtype,
+    slices: list[slice],
+    numbers: list[int],
+    block_weights: np.ndarray,
+    block_means: np.ndarray,
+) -> np.ndarray:
+    """Sum of the scatter matrices of some blocks; their weights and means go into the arrays."""
+    n_features = X.shape[1]
     scatter = np.zeros((n_features, n_features))
     order: Any = "C" if X.flags.c_contiguous or not X.flags.f_contiguous else "F"
     n_rows = slices[0].stop - slices[0].start
     buffer = np.empty((n_rows, n_features), dtype=dtype, order=order)
-    for index, rows in enumerate(slices):
+    for number in numbers:
+        rows = slices[number]
         block = X[rows].astype(dtype, copy=False)  # (n_rows, n_features)
         centred = buffer[: len(block)]
         if weights is None:
@@ -441,9 +515,9 @@ def _within_blocks(
         scatter += product
         if rest.any():
             scatter -= np.outer(rest * block_weight, rest)
-        block_weights[index] = block_weight
-        block_means[index] = mean
-    return block_weights, block_means, torch.from_numpy(scatter)
+        block_weights[number] = block_weight
+        block_means[number] = mean
+    return scatter
 
 
 def _column_sums(block: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -544,22 +618,19 @@ def _streamed(
 
 
 def _centred_columns(
-    X: np.ndarray, weights: np.ndarray | None, dtype: np.dtype
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Blocks of columns, centred, with rows multiplied by the roots of their weights."""
-    n_samples, n_features = X.shape
-    root = None if weights is None else np.sqrt(weights)[:, np.newaxis].astype(dtype)
-    weight = float(n_samples) if weights is None else max(weights.sum(), np.finfo(float).tiny)
-    for columns in _slices(n_features, _block_rows(n_samples, dtype.itemsize)):
-        block = X[:, columns].astype(dtype, copy=False)  # (n_samples, n_columns)
-        centre = (_column_sums(block, weights) / weight).astype(dtype)
-        block = block - centre
-        # Rows may be few and means large: the second centring is cheap beside the product.
-        rest = _column_sums(block, weights) / weight
-        block -= rest.astype(dtype)
-        if root is not None:
-            block *= root
-        yield columns, centre + rest, block
+    X: np.ndarray, weights: np.ndarray | None, dtype: np.dtype, columns: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means of columns, and the columns centred, with rows times the roots of their weights."""
+    weight = float(len(X)) if weights is None else max(weights.sum(), np.finfo(float).tiny)
+    block = X[:, columns].astype(dtype, copy=False)  # (n_samples, n_columns)
+    centre = (_column_sums(block, weights) / weight).astype(dtype)
+    block = block - centre
+    # Rows may be few and means large: the second centring is cheap beside the product.
+    rest = _column_sums(block, weights) / weight
+    block -= rest.astype(dtype)
+    if weights is not None:
+        block *= np.sqrt(weights)[:, np.newaxis].astype(dtype)
+    return centre + rest, block
 
 
 def _split_dense_columns(

@@ -322,14 +322,18 @@ def solve_randomized(problem: Problem, estimator: PCA) -> Decomposition:
             yield rows, torch.from_numpy(block).to(device)
 
     # Data in memory is centred once; a memory map, block by block for every product.
-    in_memory = None if _is_memory_mapped(X) else list(blocks())
+    in_memory = None if _is_memory_mapped(X) else torch.cat([block for _, block in blocks()])
 
     def multiply(columns: Tensor) -> Tensor:
-        return torch.cat([matmul(block, columns) for _, block in in_memory or blocks()])
+        if in_memory is not None:
+            return matmul(in_memory, columns)
+        return torch.cat([matmul(block, columns) for _, block in blocks()])
 
     def multiply_transposed(columns: Tensor) -> Tensor:
+        if in_memory is not None:
+            return matmul(in_memory.T, columns)
         product = columns.new_zeros(n_features, columns.shape[1])
-        for rows, block in in_memory or blocks():
+        for rows, block in blocks():
             product += matmul(block.T, columns[rows])
         return product
 
@@ -338,7 +342,7 @@ def solve_randomized(problem: Problem, estimator: PCA) -> Decomposition:
         n_iter = 7 if n_components < 0.1 * min(n_samples, n_features) else 4
     normalizer = estimator.power_iteration_normalizer
     if normalizer == "auto":
-        normalizer = "none" if n_iter <= 2 else "QR"
+        normalizer = "none" if n_iter <= 2 else "LU"
     start = check_random_state(estimator.random_state).normal(
         size=(min(n_samples, n_features), n_components + estimator.n_oversamples)
     )
@@ -349,9 +353,8 @@ def solve_randomized(problem: Problem, estimator: PCA) -> Decomposition:
     projected = multiply(basis)  # (n_samples, n_random)
     singular_values, rotation = right_singular_vectors(triangular_factor(None, projected))
     axes = rotation[:n_components] @ basis.cpu().numpy().T
-    total = sum(
-        float(block.square().sum(dtype=torch.float64)) for _, block in in_memory or blocks()
-    )
+    parts = [in_memory] if in_memory is not None else (block for _, block in blocks())
+    total = sum(_sum_of_squares(part) for part in parts)
     variances = singular_values[:n_components].astype(np.float64) ** 2
     variances /= problem.degrees_of_freedom
     floor = _smallest_variance(variances.max(initial=0.0), mean, _float_dtype(X))
@@ -361,6 +364,12 @@ def solve_randomized(problem: Problem, estimator: PCA) -> Decomposition:
         np.where(variances > floor, variances, 0.0),
         flip_signs(axes),
     )
+
+
+def _sum_of_squares(rows: Tensor) -> float:
+    if rows.device.type == "cpu":
+        return float(np.einsum("ij,ij->", rows.numpy(), rows.numpy(), dtype=np.float64))
+    return float(rows.square().sum(dtype=torch.float64))
 
 
 def solve_arpack(problem: Problem, estimator: PCA) -> Decomposition:
@@ -557,7 +566,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     power_iteration_normalizer : {"auto", "QR", "LU", "none"}, default="auto"
         What keeps the vectors of "randomized" apart. "auto" is "none" for up to two iterations
-        and else "QR".
+        and else "LU", which is faster than "QR".
 
     random_state : int, RandomState instance or None, default=None
         Starting vectors of "randomized" and "arpack".

@@ -1,11 +1,13 @@
 """The only home of private or version-dependent scikit-learn imports."""
 
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 from sklearn.utils._param_validation import (
     Interval,
     RealNotInt,
     StrOptions,
     validate_parameter_constraints,
 )
+from sklearn.utils.parallel import _get_threadpool_controller
 from sklearn.utils.validation import _check_sample_weight, _get_feature_names
 
 __all__ = [
@@ -14,5 +16,7 @@ __all__ = [
     "StrOptions",
     "_check_sample_weight",
     "_get_feature_names",
+    "_get_threadpool_controller",
+    "_openmp_effective_n_threads",
     "validate_parameter_constraints",
 ]

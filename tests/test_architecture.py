@@ -9,15 +9,8 @@ import skae
 
 PACKAGE = Path(skae.__file__).parent
 FLOORS = [
-    {
-        "_corruption",
-        "_device",
-        "_linalg",
-        "_losses",
-        "_moments",
-        "_rollback",
-        "_sklearn_compat",
-    },
+    {"_sklearn_compat"},
+    {"_corruption", "_device", "_linalg", "_losses", "_moments", "_rollback"},
     {"_linear_code", "_training", "networks"},
     {"_reporting"},
     {"_base"},

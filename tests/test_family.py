@@ -385,7 +385,7 @@ def test_alpha_is_not_undone_by_the_anchor(iris):
         ).fit(iris)
         for alpha in (0.001, 0.1)
     ]
-    norms = [float(e.module_.encoder.linear.weight.square().sum()) for e in estimators]
+    norms = [e.module_.encoder.linear.weight.square().sum().item() for e in estimators]
     assert norms[1] < 0.9 * norms[0] < norms[0]
 
 

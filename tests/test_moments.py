@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 
 import skae
+from skae import _moments
 from skae._moments import Moments, column_means, gram_matrix, product_dtype_for, project_on_rows
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -225,3 +227,36 @@ def test_moments_streamed_to_a_gpu_equal_those_of_the_cpu(dtype, weighted):
     assert_allclose(on_gpu.scatter.cpu(), on_cpu.scatter, atol=rtol * scale)
     wide = X[:50].T[:20].copy()
     assert_allclose(gram_matrix(wide, device="cuda")[1].cpu(), gram_matrix(wide)[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_threads_share_the_blocks(monkeypatch, dtype, weighted):
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(20_000, 120)) + 5).astype(dtype)  # several blocks
+    weights = rng.uniform(size=len(X)) if weighted else None
+    threads = set()
+
+    def recorded(*arguments):
+        threads.add(threading.get_ident())
+        return scatter_of_blocks(*arguments)
+
+    scatter_of_blocks = _moments._scatter_of_blocks
+    monkeypatch.setattr(_moments, "_scatter_of_blocks", recorded)
+    results = []
+    for n_threads in (1, 3):
+        monkeypatch.setattr(_moments, "_openmp_effective_n_threads", lambda n=n_threads: n)
+        results.append((Moments.from_rows(X, weights), *gram_matrix(X[:300].T, None)))
+    assert len(threads) > 1
+    (one, mean, gram), (three, mean_three, gram_three) = results
+    np.testing.assert_array_equal(one.mean, three.mean)
+    assert_allclose(one.scatter, three.scatter, rtol=1e-12, atol=1e-9)
+    np.testing.assert_array_equal(mean, mean_three)
+    assert_allclose(gram, gram_three, rtol=1e-10, atol=1e-6)
+
+
+def test_overflow_is_silent_in_threads_too(monkeypatch):
+    monkeypatch.setattr(_moments, "_openmp_effective_n_threads", lambda: 2)
+    X = np.full((30_000, 60), 1e200)
+    X[::2] = -1e200
+    assert not torch.isfinite(Moments.from_rows(X).scatter).all()
