@@ -90,9 +90,10 @@ class IncrementalPCA(skae.PCA):
         return self.fit(X).transform(X)
 
 
-skae.PCA.__init__ = _counting_init
-sklearn.decomposition.PCA = skae.PCA
-sklearn.decomposition.IncrementalPCA = IncrementalPCA
+def pytest_configure(config):
+    skae.PCA.__init__ = _counting_init
+    sklearn.decomposition.PCA = skae.PCA
+    sklearn.decomposition.IncrementalPCA = IncrementalPCA
 
 
 def pytest_collection_modifyitems(config, items):
