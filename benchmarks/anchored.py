@@ -117,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of ADBench's .npz files")
     parser.add_argument("--seeds", type=int, default=3, help="splits of each table")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=3000, help="rows of a table at most")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path, help="file to write the results to")
@@ -126,7 +127,7 @@ def main() -> None:
     tasks = [
         delayed(compare)(name, X, seed)
         for name, X in read_tables(arguments.data, arguments.rows)
-        for seed in range(arguments.seeds)
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     ]
     results = Parallel(n_jobs=arguments.jobs, return_as="generator")(tasks)
     rows = [row for row in tqdm(results, total=len(tasks), unit="fit") if row is not None]

@@ -150,9 +150,9 @@ class DenoisingAutoencoder(BaseAutoencoder):
     init : {"pca", "random"}, default="pca"
         Start of the dense network. "pca" gives encoder and decoder a linear path beside the
         non-linear one, ``z = W(x - m) + f(x)`` and ``W'z + m + g(z)``, with W and m from the PCA of
-        all rows and f and g zero at first. Where training does not lower the monitored loss, PCA
-        is what `fit` returns. With a logistic output the start is PCA to first order in x - m.
-        "random" is the plain network.
+        all rows and f and g zero at first. Where training does not lower the monitored loss by
+        more than its standard error, PCA is what `fit` returns. With a logistic output the start is
+        PCA to first order in x - m. "random" is the plain network.
     tied_weights : bool, default=False
         Whether the decoder's matrices are those of the encoder transposed.
     use_bias : bool, default=True
@@ -241,8 +241,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
         corrupted too, in the same way after every epoch: restoring is what is learned, and rows
         without noise would call a network better that only copies.
     best_loss_ : float
-        Lowest validation loss with early stopping (that of the initial weights counts),
-        otherwise lowest training loss.
+        With early stopping the validation loss of the weights that are returned, otherwise the
+        lowest training loss.
     device_ : str
         Device of the training.
 

@@ -251,8 +251,8 @@ def train(
     precision : {"float32", "bf16"}
         Of matrix products. Weights and sums are float32 either way.
     never_worse : bool
-        Without validation rows: whether to restore the weights before the first epoch if the
-        loss of the training rows is not lower at the end.
+        Whether to restore the weights before the first epoch unless the loss of the monitored
+        rows is clearly lower at the end, see `is_clear_gain`.
     observer : Observer
         Told of every epoch.
 
@@ -264,11 +264,11 @@ def train(
     optimizer = make_optimizer(module, solver, learning_rate_init, alpha)
     n_steps = max_iter * math.ceil(len(rows) / batch_size)
     rates = LEARNING_RATES[learning_rate](learning_rate_init, n_steps)
+    monitored_rows = rows if validation_rows is None else validation_rows
+    if validation_rows is not None or never_worse:
+        first_losses, first_state = row_losses(module, monitored_rows), state_of(module)
     if validation_rows is not None:
-        history.best_loss = mean_loss(module, validation_rows)
-        history.best_state = copy.deepcopy(module.state_dict())
-    elif never_worse:
-        first_loss, first_state = mean_loss(module, rows), copy.deepcopy(module.state_dict())
+        history.best_loss, history.best_state = first_losses.mean().item(), first_state
     # The start may be hard to beat, as PCA is: it competes for what is returned, but patience is
     # measured against the epochs.
     best_trained_loss = math.inf
@@ -296,14 +296,16 @@ def train(
         if loss < history.best_loss:
             history.best_loss = loss
             if validation_rows is not None:
-                history.best_state = copy.deepcopy(module.state_dict())
+                history.best_state = state_of(module)
         if observer.epoch_ends(history) or n_idle >= n_iter_no_change:
             break
 
     if history.best_state is not None:
         module.load_state_dict(history.best_state)
-    elif never_worse and mean_loss(module, rows) >= first_loss:
+    if never_worse and not is_clear_gain(row_losses(module, monitored_rows), first_losses):
         module.load_state_dict(first_state)
+        if validation_rows is not None:
+            history.best_loss, history.best_state = first_losses.mean().item(), first_state
 
 
 def train_epoch(
@@ -361,14 +363,42 @@ def products(precision: str, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def mean_loss(module: TrainableModule, rows: Rows) -> float:
-    """Mean loss of the rows in evaluation mode."""
-    total = torch.zeros((), device=rows.device)
+def row_losses(module: TrainableModule, rows: Rows) -> Tensor:
+    """Loss of each row times its weight, in evaluation mode, (n_rows,)."""
     module.eval()
     with torch.no_grad():  # inference mode would not let a loss differentiate the encoder
-        for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False):
-            total += weighted_losses(module, batch).sum()
-    return total.item() / len(rows)
+        return torch.cat(
+            [
+                weighted_losses(module, batch)
+                for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False)
+            ]
+        )
+
+
+def mean_loss(module: TrainableModule, rows: Rows) -> float:
+    """Mean loss of the rows in evaluation mode."""
+    return row_losses(module, rows).mean().item()
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """Copy the weights of a module."""
+    return copy.deepcopy(module.state_dict())
+
+
+def is_clear_gain(losses: Tensor, earlier_losses: Tensor) -> bool:
+    """Whether the loss of the same rows fell by more than its standard error.
+
+    The lowest of many validation losses is in part the luckiest one. Where few rows decide, the
+    simpler model is kept unless the difference stands out (the one-standard-error rule of
+    Breiman et al. 1984).
+
+    Parameters
+    ----------
+    losses, earlier_losses : Tensor of shape (n_rows,)
+    """
+    gains = (earlier_losses - losses).cpu().double()
+    standard_error = gains.std(correction=0) / math.sqrt(len(gains))
+    return bool(gains.mean() > standard_error)
 
 
 def is_gain(loss: float, best_loss: float, tol: float) -> bool:

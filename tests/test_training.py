@@ -17,6 +17,7 @@ from skae._training import (
     TrainableModule,
     batches,
     in_batches,
+    is_clear_gain,
     is_gain,
     make_optimizer,
     mean_loss,
@@ -238,6 +239,33 @@ def test_a_start_that_is_hard_to_beat_does_not_use_up_the_patience():
         train(module, rows, validation_rows, history, observer=Recorder(), **OPTIONS | options)
     # Every epoch is worse than the one before: the first counts as progress, two more as none.
     assert len(history.loss_curve) == 3
+
+
+def test_a_gain_is_clear_beyond_its_standard_error():
+    earlier = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    gains = torch.tensor([0.29, -0.11, 0.29, -0.11])  # mean 0.09, standard error 0.1
+    assert not is_clear_gain(earlier - gains, earlier)
+    assert is_clear_gain(earlier - gains - 0.02, earlier)
+    assert not is_clear_gain(earlier, earlier)
+    assert not is_clear_gain(earlier + 1.0, earlier)
+    assert is_clear_gain(earlier[:1] - 0.1, earlier[:1])
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_an_unclear_gain_gives_the_start_back(validated):
+    # The start is least squares already: what a few of its rows gain, others lose.
+    rows = line_rows(40)
+    solution = torch.tensor(least_squares(*rows.tensors), dtype=torch.float32)
+    module, history = Line(), History()
+    module.load_state_dict({"weight": solution[:3, None], "bias": solution[3:]})
+    options = OPTIONS | {"learning_rate_init": 1e-3, "never_worse": True}
+    validation_rows = rows.take(slice(0, 12)) if validated else None
+    with private_random_state(0, CPU):
+        train(module, rows, validation_rows, history, observer=Recorder(), **options)
+    assert_array_equal(module.weight.detach()[:, 0], solution[:3])
+    if validated:
+        assert history.best_loss == mean_loss(module, validation_rows)
+        assert_array_equal(history.best_state["weight"][:, 0], solution[:3])
 
 
 @pytest.mark.parametrize(
