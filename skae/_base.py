@@ -642,7 +642,7 @@ def check_modules(modules: Any, n_features: int, n_components: int, network: Any
         ):
             wanted = f"({len(x)}, {x.shape[1]}) to ({len(x)}, {width})"
             try:
-                y = module(x)
+                y = module.eval()(x)  # leaves running statistics alone
             except RuntimeError as error:
                 raise ValueError(
                     f"The {role} of network={network!r} must map {wanted}, and fails: {error}"
