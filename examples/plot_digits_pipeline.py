@@ -147,9 +147,9 @@ plt.show()
 # -----------------
 # ``loss_curve_`` holds the mean loss of each epoch: the squared error of a pixel, here in the
 # units of the scaled pixels. ``validation_loss_curve_`` is that of the rows held out to stop in
-# time. Both begin below the dashed line, where PCA is with as many components, because training
-# starts there. A curve that still falls steeply at its end asks for more epochs (``max_iter``);
-# one that jumps about asks for a smaller ``learning_rate_init``.
+# time. Both begin near the dashed line, where PCA ends up with as many components, because
+# training starts there. A curve that still falls steeply at its end asks for more epochs
+# (``max_iter``); one that jumps about asks for a smaller ``learning_rate_init``.
 
 loss_curve = autoencoder["encode"].loss_curve_
 scaled = pca["scale"].transform(X_train)
