@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from skae._base import BaseAutoencoder
+from skae._base import BaseAutoencoder, Start
 from skae._losses import LOSSES, VARIANCE_FLOOR, squared_jacobian_norm
 from skae._training import Rows, TrainableModule, mean_squared_residual
 from skae.networks._dense import ACTIVATIONS, Network, layer_pairs
@@ -135,6 +135,31 @@ class Autoencoder(TrainableModule):
         if self._loss.learns_variance:
             return self._loss.elementwise(output, target, self.log_variance)
         return self._loss.elementwise(output, target)
+
+
+def build_autoencoder(
+    estimator: BaseAutoencoder,
+    n_features: int,
+    n_components: int,
+    start: Start | None,
+    corruption: nn.Module | None = None,
+) -> Autoencoder:
+    """Build the module that an estimator's parameters describe."""
+    linear = None if start is None else start.linear
+    encoder, decoder = estimator._build_network(n_features, n_components, linear)
+    module = Autoencoder(
+        encoder,
+        decoder,
+        loss=estimator.loss,
+        output_activation=estimator._output_activation(),
+        n_features=n_features,
+        sparsity=estimator.sparsity,
+        contraction=estimator.contraction,
+        corruption=corruption,
+    )
+    if start is not None:
+        module.start_variance(start.rows)
+    return module
 
 
 class AutoencoderTransformer(BaseAutoencoder):
@@ -418,18 +443,6 @@ class AutoencoderTransformer(BaseAutoencoder):
         return self._partial_fit(X, sample_weight)
 
     def _build_module(
-        self, n_features: int, n_components: int, rows: Rows | None = None
+        self, n_features: int, n_components: int, start: Start | None = None
     ) -> Autoencoder:
-        encoder, decoder = self._build_network(n_features, n_components, rows)
-        module = Autoencoder(
-            encoder,
-            decoder,
-            loss=self.loss,
-            output_activation=self._output_activation(),
-            n_features=n_features,
-            sparsity=self.sparsity,
-            contraction=self.contraction,
-        )
-        if rows is not None:
-            module.start_variance(rows)
-        return module
+        return build_autoencoder(self, n_features, n_components, start)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from inspect import signature
 from itertools import repeat
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from skae._device import is_available, private_random_state, resolve_device, to_tensor
-from skae._linear_code import linear_code
+from skae._linear_code import LinearCode, linear_code
 from skae._losses import LOSSES, check_support
 from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
@@ -63,6 +63,13 @@ TORCH_DTYPE = {"float64": torch.float64, "float32": torch.float32}
 # of a small network costs a GPU about 0.5 ms of kernel launches, whatever its size; in that time
 # a few CPU cores do about this much arithmetic.
 LARGE_STEP = 2**24
+
+
+class Start(NamedTuple):
+    """What a new model starts from."""
+
+    rows: Rows
+    linear: LinearCode | None  # PCA of the rows, if it is needed
 
 
 class BaseAutoencoder(
@@ -107,9 +114,9 @@ class BaseAutoencoder(
 
     @abstractmethod
     def _build_module(
-        self, n_features: int, n_components: int, rows: Rows | None = None
+        self, n_features: int, n_components: int, start: Start | None = None
     ) -> TrainableModule:
-        """Build the model on the CPU: with random weights, or started from the rows if given.
+        """Build the model on the CPU: with random weights, or from a start if it is given.
 
         Beside ``loss(x)`` its methods are ``encode(x)``, ``decode(z)``, ``reconstruct(x)`` and
         ``elementwise_loss(x)``, which has the shape of x.
@@ -523,13 +530,18 @@ class BaseAutoencoder(
     def _start(self, rows: Rows, continued: bool) -> tuple[TrainableModule, int]:
         """Build the module to train, a new one or a copy of the fitted one."""
         n_features = rows.tensors[-1].shape[1]
-        if isinstance(self.n_components, Integral):
+        counted = not isinstance(self.n_components, Integral)
+        linear = None
+        if not continued and (counted or (self.init == "pca" and self.network is None)):
+            linear = linear_code(*rows.to_numpy(), self.n_components)
+        if not counted:
             n_components = int(self.n_components)
-        elif continued:
+        elif linear is None:
             n_components = self.n_components_
         else:
-            n_components = len(linear_code(*rows.to_numpy(), self.n_components).variances)
-        module = self._build_module(n_features, n_components, None if continued else rows)
+            n_components = len(linear.variances)
+        start = None if continued else Start(rows, linear)
+        module = self._build_module(n_features, n_components, start)
         if continued:
             try:
                 module.load_state_dict(self.module_.state_dict())
@@ -545,9 +557,9 @@ class BaseAutoencoder(
         return module, n_components
 
     def _build_network(
-        self, n_features: int, n_components: int, rows: Rows | None
+        self, n_features: int, n_components: int, linear: LinearCode | None
     ) -> tuple[nn.Module, nn.Module]:
-        """Build encoder and decoder, anchored at the PCA of the rows if they are given."""
+        """Build encoder and decoder, anchored at the PCA of the rows if it is given."""
         if self.network is not None:
             modules = self.network(n_features, n_components)
             check_modules(modules, n_features, n_components, self.network)
@@ -563,8 +575,7 @@ class BaseAutoencoder(
             tied_weights=self.tied_weights,
             anchored=anchored,
         )
-        if anchored and rows is not None:
-            linear = linear_code(*rows.to_numpy(), n_components)
+        if anchored and linear is not None:
             mean = torch.from_numpy(linear.mean)
             axes = torch.from_numpy(linear.axes)
             offset, slope = mean, torch.ones_like(mean)

@@ -12,13 +12,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from skae._autoencoder import Autoencoder
-from skae._base import BaseAutoencoder
+from skae._autoencoder import Autoencoder, build_autoencoder
+from skae._base import BaseAutoencoder, Start
 from skae._corruption import NOISES
 from skae._device import private_random_state
 from skae._losses import feature_ranges
 from skae._sklearn_compat import Interval, StrOptions
-from skae._training import Rows
 from skae.networks._dense import Network
 
 NoiseLevel = float | tuple[float, float]
@@ -431,23 +430,10 @@ class DenoisingAutoencoder(BaseAutoencoder):
         return self._partial_fit(X, sample_weight, X_clean)
 
     def _build_module(
-        self, n_features: int, n_components: int, rows: Rows | None = None
+        self, n_features: int, n_components: int, start: Start | None = None
     ) -> Autoencoder:
         low, high = torch.zeros(2, n_features)
-        if rows is not None:
-            low, high = map(torch.from_numpy, feature_ranges(rows.to_numpy()[0]))
+        if start is not None:
+            low, high = map(torch.from_numpy, feature_ranges(start.rows.to_numpy()[0]))
         corruption = Corruption(self.noise, self.noise_level, low, high)
-        encoder, decoder = self._build_network(n_features, n_components, rows)
-        module = Autoencoder(
-            encoder,
-            decoder,
-            loss=self.loss,
-            output_activation=self._output_activation(),
-            n_features=n_features,
-            sparsity=self.sparsity,
-            contraction=self.contraction,
-            corruption=corruption,
-        )
-        if rows is not None:
-            module.start_variance(rows)
-        return module
+        return build_autoencoder(self, n_features, n_components, start, corruption)

@@ -23,7 +23,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skae import AutoencoderTransformer, DenoisingAutoencoder
+from skae import PCA, AutoencoderTransformer, DenoisingAutoencoder
 from skae.networks import Conv1dNetwork, Conv2dNetwork, RecurrentNetwork
 
 ANY_WIDTH = [
@@ -111,7 +111,7 @@ def test_scikit_learn_check(estimator, check):
 # These checks mix arrays and DataFrames on purpose.
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
 @pytest.mark.parametrize("check", MORE_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("estimator", ANY_WIDTH + DEFAULT, ids=repr)
+@pytest.mark.parametrize("estimator", [*ANY_WIDTH, *DEFAULT, PCA()], ids=repr)
 def test_scikit_learn_check_that_is_not_yielded(estimator, check):
     check(type(estimator).__name__, clone(estimator))
 
