@@ -112,6 +112,13 @@ class BaseAutoencoder(
         "verbose": ["verbose"],
     }
 
+    _holds_out_from_start: ClassVar[bool] = False
+    """Whether PCA, as a start, does without the rows that are held out.
+
+    For squared errors it is better with them, although they judge what comes after it: training
+    then has to be clearly better to replace it. A density looks far better on its own rows than
+    on others, so that training would hardly ever win."""
+
     @abstractmethod
     def _build_module(
         self, n_features: int, n_components: int, start: Start | None = None
@@ -336,9 +343,9 @@ class BaseAutoencoder(
         with private_random_state(building_seed, CPU):
             all_rows = to_rows(X, X_clean, weights)
             n_components = self._count_components(all_rows, continued)
-            # A start that has seen the rows that judge it would look better than it is.
             rows, validation_rows = self._split(all_rows)
-            module = self._start(rows, n_components, continued)
+            start_rows = rows if self._holds_out_from_start else all_rows
+            module = self._start(start_rows, n_components, continued)
         device = self._resolve_device(module)
 
         def fitted_attributes() -> dict[str, Any]:
@@ -363,7 +370,7 @@ class BaseAutoencoder(
                 never_worse=self._is_anchored() and self.alpha == 0.0,
                 observer=reporter,
             )
-            if not (is_better or continued):
+            if not (is_better or continued or start_rows is all_rows):
                 # What is returned instead need not do without the rows that were held out.
                 module, history.best_state = self._start(all_rows, n_components, False), None
             self.__dict__.update(fitted_attributes())

@@ -20,7 +20,7 @@ from torch.nn import functional
 from skae._base import BaseAutoencoder, Start
 from skae._linear_code import LinearCode
 from skae._losses import VARIANCE_FLOOR, bernoulli, gaussian, learned_variance, squared_error
-from skae._sklearn_compat import Interval, StrOptions
+from skae._sklearn_compat import Interval, StrOptions, validate_parameter_constraints
 from skae._training import (
     INFERENCE_BATCH_SIZE,
     History,
@@ -546,6 +546,8 @@ class VAETransformer(BaseAutoencoder):
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
     }
 
+    _holds_out_from_start = True
+
     # The solution of PCA has no tied weights here, and starts better than pretraining does.
     tied_weights = False
     pretrain_iter = 0
@@ -795,5 +797,10 @@ class VAETransformer(BaseAutoencoder):
         }
 
     def _score_arguments(self) -> tuple[Any, ...]:
-        self._validate_params()
+        name = "n_importance_samples"
+        validate_parameter_constraints(
+            {name: self._parameter_constraints[name]},
+            {name: getattr(self, name)},
+            type(self).__name__,
+        )
         return (self.n_importance_samples,)
