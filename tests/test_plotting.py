@@ -18,14 +18,15 @@ from sklearn.base import BaseEstimator
 from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import skae.plotting
-from skae import AutoencoderTransformer
+from skae import AutoencoderTransformer, VAETransformer
 from skae.networks import Conv2dNetwork
 from skae.plotting import (
     LatentDisplay,
@@ -323,6 +324,27 @@ def test_weights_from_before_training_are_marked_as_such(digits):
     assert texts_of_legend(display.ax_)[-1] == "returned: the weights before training"
 
 
+def test_terms_of_a_variational_loss_are_drawn(digits):
+    vae = VAETransformer(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0)
+    vae.fit(digits[0] / 16)
+    display = LossCurveDisplay.from_estimator(vae)
+    curves = [vae.loss_curve_, vae.validation_loss_curve_]
+    curves += [vae.reconstruction_loss_curve_, vae.kl_curve_]
+    for line, curve in zip(display.lines_, curves, strict=True):
+        assert_array_equal(line.get_ydata(), curve)
+    assert display.ax_.get_ylabel() == "minus the evidence lower bound (nats per row)"
+
+
+def test_a_loss_of_another_package_has_no_unit(digits):
+    X, y = digits
+    network = MLPClassifier((4,), max_iter=2, random_state=0)
+    with pytest.warns(ConvergenceWarning):
+        network.fit(X, y)
+    display = LossCurveDisplay.from_estimator(network)
+    assert_array_equal(display.lines_[0].get_ydata(), network.loss_curve_)
+    assert display.ax_.get_ylabel() == "loss"
+
+
 def test_parts_are_drawn_beside_the_loss():
     parts = {"reconstruction": [1.5, 1.0], "Kullback-Leibler": [0.5, 0.5]}
     display = LossCurveDisplay([2.0, 1.5], parts=parts).plot(line_kwargs={"lw": 3})
@@ -375,18 +397,18 @@ def test_images_are_above_their_reconstructions_in_the_units_of_the_data(digits,
     X, _ = digits
     display = ReconstructionDisplay.from_estimator(pipeline, X, image_shape=(8, 8), n_rows=3)
     picture = picture_of(display)
-    gap = np.full((8, 1), np.nan)
+    gap = np.full((8, 2), np.nan)
     scaler, autoencoder = pipeline
     again = scaler.inverse_transform(autoencoder.reconstruct(scaler.transform(X[:3])))
-    for top, rows in ((0, X[:3]), (9, again)):
+    for top, rows in ((1, X[:3]), (11, again)):
         images = rows.reshape(3, 8, 8)
         line = np.hstack([images[0], gap, images[1], gap, images[2]])
-        assert_allclose(picture[top : top + 8], line, rtol=1e-5, atol=1e-5)
-    assert np.isnan(picture[8]).all()
-    assert picture.shape == (17, 26)
+        assert_allclose(picture[top : top + 8, 1:-1], line, rtol=1e-5, atol=1e-5)
+    assert np.isnan(picture[9:11]).all()
+    assert picture.shape == (20, 30)
     assert display.artists_["original"][0].get_clim() == (X[:3].min(), X[:3].max())
     assert labels(display.ax_.get_yticklabels()) == ["original", "reconstruction"]
-    assert_array_equal(display.ax_.get_yticks(), [3.5, 12.5])
+    assert_array_equal(display.ax_.get_yticks(), [4.5, 14.5])
 
 
 def test_images_continue_below(digits):
@@ -394,20 +416,20 @@ def test_images_continue_below(digits):
     tables = {"original": X[:5], "half": X[:5] / 2}
     display = ReconstructionDisplay(tables, image_shape=(8, 8)).plot(n_columns=2)
     picture = picture_of(display)
-    assert picture.shape == (6 * 9 - 1, 2 * 9 - 1)
+    assert picture.shape == (6 * 10, 2 * 10)
     assert labels(display.ax_.get_yticklabels()) == ["original", "half"] * 3
-    assert_array_equal(picture[18:26, 9:], X[3].reshape(8, 8))
-    assert_array_equal(picture[45:, :8], X[4].reshape(8, 8) / 2)
-    assert np.isnan(picture[36:, 9:]).all()
+    assert_array_equal(picture[21:29, 11:19], X[3].reshape(8, 8))
+    assert_array_equal(picture[51:59, 1:9], X[4].reshape(8, 8) / 2)
+    assert np.isnan(picture[40:, 10:]).all()
 
 
 def test_colours_of_images():
     X = np.arange(24.0).reshape(2, 12)
     display = ReconstructionDisplay({"original": X}, image_shape=(2, 2, 3)).plot()
     picture = picture_of(display)
-    assert picture.shape == (2, 5, 4)
-    assert_allclose(picture[:, :2, :3], X[0].reshape(2, 2, 3) / 23)
-    assert_array_equal(picture[..., 3], [[1, 1, 0, 1, 1]] * 2)
+    assert picture.shape == (4, 8, 4)
+    assert_allclose(picture[1:3, 1:3, :3], X[0].reshape(2, 2, 3) / 23)
+    assert_array_equal(picture[1:3, :, 3], [[0, 1, 1, 0, 0, 1, 1, 0]] * 2)
     assert display.ax_.get_ylabel() == "original"
 
 
@@ -434,17 +456,10 @@ def test_noisy_images_stand_above_denoised_and_clean_ones(digits, pipeline):
     )
 
 
-class GenerativePCA(PCA):
-    """PCA that draws codes from a standard normal distribution."""
-
-    def sample(self, n_samples, random_state=None):
-        rng = np.random.default_rng(random_state)
-        return self.inverse_transform(rng.standard_normal((n_samples, self.n_components_)))
-
-
 def test_samples_are_led_back_through_the_pipeline(digits):
     X, _ = digits
-    model = make_pipeline(MinMaxScaler(), GenerativePCA(2)).fit(X)
+    vae = VAETransformer(2, hidden_layer_sizes=(8,), max_iter=2, random_state=0)
+    model = make_pipeline(MinMaxScaler(), vae).fit(X)
     display = ReconstructionDisplay.from_estimator(
         model, X, n_rows=3, n_samples=5, random_state=0, image_shape=(8, 8)
     )
@@ -610,7 +625,7 @@ def test_images_stand_where_their_codes_are(digits, pipeline):
             row = round((top - y) / (top - bottom) * 4 - 0.5)
             column = round((x - left) / (right - left) * 4 - 0.5)
             assert (row, column) == (3 - j, i)
-            tile = picture.get_array()[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+            tile = picture.get_array()[10 * row :, 10 * column :][1:9, 1:9]
             desired = pipeline.inverse_transform([[x, y]]).reshape(8, 8)
             assert_allclose(tile, desired, rtol=1e-4, atol=1e-4)
     assert picture.get_clim() == (X.min(), X.max())

@@ -31,6 +31,7 @@ COLORS = (
 )
 MARKERS = "os^DvPX*<>"
 COLOR_MAP = "viridis"
+BORDER = 1  # of an image among others, in pixels
 
 
 def category_style(number: int) -> dict[str, Any]:
@@ -39,13 +40,21 @@ def category_style(number: int) -> dict[str, Any]:
     return {"color": COLORS[place], "marker": MARKERS[(place + cycle) % len(MARKERS)]}
 
 
-def given_or_new(ax: Axes | None, width: float, height: float) -> Axes:
-    """Return the axes to draw in: of a new figure, sized in inches, if there are none."""
+def given_or_new(
+    ax: Axes | None,
+    width: float,
+    height: float,
+    layout: Literal["constrained", "compressed"] = "constrained",
+) -> Axes:
+    """Return the axes to draw in: of a new figure, sized in inches, if there are none.
+
+    The layout "compressed" leaves room for titles above pictures, whose aspect is fixed.
+    """
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    return plt.subplots(figsize=(width, height), layout=layout)[1]
 
 
 def panels(
@@ -108,9 +117,9 @@ def check_image_shape(image_shape: Sequence[int], n_features: int) -> tuple[int,
 
 
 def mosaic(
-    rows: np.ndarray, image_shape: tuple[int, int, int], limits: tuple[float, float], gap: int
+    rows: np.ndarray, image_shape: tuple[int, int, int], limits: tuple[float, float]
 ) -> np.ndarray:
-    """Lay images out in a rectangle, with transparent gaps.
+    """Lay images out in a rectangle, each with a transparent border of `BORDER` pixels.
 
     Parameters
     ----------
@@ -120,23 +129,19 @@ def mosaic(
         Height, width and 1 or 3 colours.
     limits : tuple of float
         Values that stand for no and for full intensity of a colour; of no use for grey images.
-    gap : int
-        Pixels between images.
 
     Returns
     -------
     ndarray of shape (height, width) or (height, width, 4)
-        Values with NaN in the gaps, or red, green, blue and opacity.
+        Values with NaN in the borders, or red, green, blue and opacity.
     """
     n_lines, n_columns, _ = rows.shape
     height, width, n_colors = image_shape
     tiles = rows.reshape(n_lines, n_columns, height, width, n_colors).astype(float)
-    padding = ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0))
-    tiles = np.pad(tiles, padding, constant_values=np.nan)
-    picture = tiles.swapaxes(1, 2).reshape(
-        n_lines * (height + gap), n_columns * (width + gap), n_colors
-    )
-    picture = picture[: picture.shape[0] - gap, : picture.shape[1] - gap]
+    border = (BORDER, BORDER)
+    tiles = np.pad(tiles, ((0, 0), (0, 0), border, border, (0, 0)), constant_values=np.nan)
+    height, width = tiles.shape[2:4]
+    picture = tiles.swapaxes(1, 2).reshape(n_lines * height, n_columns * width, n_colors)
     if n_colors == 1:
         return picture[..., 0]
     low, high = limits

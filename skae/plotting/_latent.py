@@ -284,11 +284,11 @@ class LatentDisplay:
             )
         rows = np.asarray(self.decoded)[::-1]  # the second component grows upwards
         shape = check_image_shape(self.image_shape, rows.shape[-1])
-        ax = given_or_new(ax, 6.0, 6.0 * shape[0] / shape[1])
+        ax = given_or_new(ax, 6.0, 6.0 * shape[0] / shape[1], "compressed")
         low, high = (rows.min(), rows.max()) if self.limits is None else self.limits
         style = {"cmap": gray_map(ax), "vmin": low, "vmax": high}
         style = _validate_style_kwargs({**style, "interpolation": "nearest"}, style_kwargs)
-        picture = mosaic(rows, shape, (style["vmin"], style["vmax"]), gap=0)
+        picture = mosaic(rows, shape, (style["vmin"], style["vmax"]))
         (left, right), (bottom, top) = (cell_ends(np.asarray(values)) for values in self.grid)
         # Square pixels, whatever the ranges of the components.
         aspect = (right - left) / (top - bottom) * picture.shape[0] / picture.shape[1]

@@ -234,23 +234,22 @@ class ReconstructionDisplay:
                 part = table[block * n_columns : (block + 1) * n_columns]
                 lines[block, number, : len(part)] = part
 
-        gap = max(1, shape[0] // 12)
         size = 0.85
         height = size * shape[0] / shape[1]
-        ax = given_or_new(ax, 1.2 + size * n_columns, 0.4 + height * n_lines)
+        ax = given_or_new(ax, 1.2 + size * n_columns, 0.4 + height * n_lines, "compressed")
         limits = (np.nanmin(first), np.nanmax(first))
         style = {"cmap": gray_map(ax), "vmin": limits[0], "vmax": limits[1]}
         style = _validate_style_kwargs({**style, "interpolation": "nearest"}, style_kwargs)
-        picture = mosaic(
-            lines.reshape(n_lines, n_columns, -1), shape, (style["vmin"], style["vmax"]), gap
-        )
+        shown = lines.reshape(n_lines, n_columns, -1)
+        picture = mosaic(shown, shape, (style["vmin"], style["vmax"]))
         image = ax.imshow(picture, **style)
         ax.set_xticks([])
         if len(tables) == 1:
             ax.set_yticks([])
             ax.set_ylabel(next(iter(tables)))
         else:
-            centres = np.arange(n_lines) * (shape[0] + gap) + (shape[0] - 1) / 2
+            height = picture.shape[0] / n_lines
+            centres = (np.arange(n_lines) + 0.5) * height - 0.5
             ax.set_yticks(centres, list(tables) * n_blocks)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
