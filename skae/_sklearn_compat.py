@@ -1,12 +1,15 @@
 """The only home of private or version-dependent scikit-learn imports."""
 
+from sklearn.utils import _safe_indexing
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import (
     Interval,
     RealNotInt,
     StrOptions,
     validate_parameter_constraints,
 )
+from sklearn.utils._plotting import _validate_style_kwargs
 from sklearn.utils.parallel import _get_threadpool_controller
 from sklearn.utils.validation import _check_sample_weight, _get_feature_names
 
@@ -18,5 +21,8 @@ __all__ = [
     "_get_feature_names",
     "_get_threadpool_controller",
     "_openmp_effective_n_threads",
+    "_safe_indexing",
+    "_validate_style_kwargs",
+    "check_matplotlib_support",
     "validate_parameter_constraints",
 ]
