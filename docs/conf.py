@@ -89,4 +89,4 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": True,
 }
-html_sidebars = {"index": [], "getting_started": [], "changelog": [], "development": []}
+html_sidebars = {"index": [], "getting_started": [], "changelog": [], "contributing": []}

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from skae._device import resolve_device
+from skae._documentation import DocumentationLinkMixin
 from skae._linalg import (
     flip_signs,
     matmul,
@@ -511,7 +512,7 @@ def _project(X: Any, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
     return projected
 
 
-class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Principal component analysis (PCA), exact and for data of any size.
 
     Signature, attributes and sign convention are those of
