@@ -11,18 +11,31 @@ from sklearn.datasets import load_iris
 from sklearn.utils._testing import assert_docstring_consistency
 
 import skae
-from skae import networks
+from skae import AutoencoderTransformer, networks
 from skae._base import BaseAutoencoder
 
 ESTIMATORS = [getattr(skae, name) for name in skae.__all__]
 AUTOENCODERS = [cls for cls in ESTIMATORS if issubclass(cls, BaseAutoencoder)]
 CLASSES = ESTIMATORS + [getattr(networks, name) for name in networks.__all__]
 
-# What means something a little else in each of them, and how its description begins.
+# What means something a little else than in `AutoencoderTransformer`, and how all descriptions of
+# it begin.
 OWN_WORDS = {
-    "random_state": "Determines the initial weights, the held-out rows, the order of rows",
-    "loss_curve_": "Mean loss of each epoch over its batches, each before its step",
-    "validation_loss_curve_": "Mean loss of the held-out rows after each epoch; None without early",
+    "DenoisingAutoencoder": {
+        "loss_curve_": "Mean loss of each epoch over its batches, each before its step",
+        "random_state": "Determines the initial weights, the held-out rows, the order of rows",
+        "validation_loss_curve_": "Mean loss of the held-out rows after each epoch",
+    },
+    "VAETransformer": {
+        "init": 'Start of the dense network. "pca" gives encoder and decoder a linear path',
+        "loss": "",
+        "loss_curve_": "Mean loss of each epoch over its batches, each before its step",
+        "module_": "The trained network, on the CPU and in evaluation mode.",
+        "network": "Architecture. None is the dense network that the parameters around this one",
+        "pretrain_loss_curves_": "",
+        "random_state": "Determines the initial weights, the held-out rows, the order of rows",
+        "validation_loss_curve_": "Mean loss of the held-out rows after each epoch",
+    },
 }
 
 
@@ -38,23 +51,16 @@ def names(cls, section):
     return {entry.name for entry in sections(cls)[section]}
 
 
-def test_autoencoders_describe_what_they_share_in_the_same_words():
-    first, *others = AUTOENCODERS
-    for other in others:
-        parameters, attributes = (
-            sorted((names(first, section) & names(other, section)) - OWN_WORDS.keys())
-            for section in ("Parameters", "Attributes")
-        )
-        assert_docstring_consistency(
-            [first, other], include_params=parameters, include_attrs=attributes
-        )
-    for name, beginning in OWN_WORDS.items():
-        assert_docstring_consistency(
-            AUTOENCODERS,
-            include_params=[name],
-            include_attrs=[name],
-            descr_regex_pattern=f"{re.escape(beginning)}.*",
-        )
+@pytest.mark.parametrize("cls", AUTOENCODERS[1:], ids=class_name)
+def test_autoencoders_describe_what_they_share_in_the_same_words(cls):
+    pair = [AutoencoderTransformer, cls]
+    own_words = OWN_WORDS[cls.__name__]
+    for section, include in {"Parameters": "include_params", "Attributes": "include_attrs"}.items():
+        shared = names(pair[0], section) & names(pair[1], section)
+        assert_docstring_consistency(pair, **{include: sorted(shared - own_words.keys())})
+        for name in sorted(shared & own_words.keys()):
+            beginning = f"{re.escape(own_words[name])}.*"
+            assert_docstring_consistency(pair, **{include: [name]}, descr_regex_pattern=beginning)
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=class_name)
