@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from skae import PCA, AutoencoderTransformer, DenoisingAutoencoder
+from skae import PCA, AutoencoderTransformer, DenoisingAutoencoder, VAETransformer
 
 
 def draw():
@@ -28,6 +28,7 @@ def draw():
     pca = PCA(8).fit(X_train)
     autoencoder = AutoencoderTransformer(8, random_state=0).fit(X_train)
     denoiser = DenoisingAutoencoder(32, noise_level=0.3, random_state=0).fit(X_train)
+    generator = VAETransformer(16, loss="bernoulli", random_state=0).fit(X_train)
     plane = AutoencoderTransformer(2, random_state=0).fit(X_train)
 
     rows = {
@@ -36,8 +37,9 @@ def draw():
         "autoencoder, 8 numbers": autoencoder.reconstruct(originals),
         "with noise": noisy,
         "denoised": denoiser.reconstruct(noisy),
+        "generated": generator.sample(10, random_state=0),
     }
-    figure = plt.figure(figsize=(11, 4), layout="constrained")
+    figure = plt.figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(2.2, 1))
     axes = left.subplots(len(rows), len(chosen))
     for line, (name, images) in zip(axes, rows.items(), strict=True):
