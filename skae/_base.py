@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from skae._device import is_available, private_random_state, resolve_device, to_tensor
+from skae._documentation import DocumentationLinkMixin
 from skae._linear_code import LinearCode, linear_code
 from skae._losses import LOSSES, check_support
 from skae._reporting import EpochReporter
@@ -73,7 +74,12 @@ class Start(NamedTuple):
 
 
 class BaseAutoencoder(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC
+    DocumentationLinkMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    CallbackSupportMixin,
+    BaseEstimator,
+    ABC,
 ):
     """Everything about an autoencoder but its constructor and its model."""
 

@@ -239,6 +239,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
         Mean loss of the held-out rows after each epoch; None without early stopping. They are
         corrupted too, in the same way after every epoch: restoring is what is learned, and rows
         without noise would call a network better that only copies.
+    pretrain_loss_curves_ : list of list of float
+        Loss curve of the pretraining of each layer, as squared error; empty without it.
     best_loss_ : float
         With early stopping the validation loss of the weights that are returned, otherwise the
         lowest training loss.

@@ -11,6 +11,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from skae._documentation import DocumentationLinkMixin
 from skae._sklearn_compat import Interval, StrOptions
 from skae.networks._shapes import SEQUENCE_AXES, row_shape
 
@@ -105,7 +106,7 @@ def twice_differentiable(x: Tensor) -> AbstractContextManager:
     return torch.backends.cudnn.flags(enabled=False) if x.requires_grad else nullcontext()
 
 
-class RecurrentNetwork(BaseEstimator):
+class RecurrentNetwork(DocumentationLinkMixin, BaseEstimator):
     """Recurrent encoder and decoder of sequences.
 
     A value of `network` in the estimators. The encoder reads the time steps one after the other
