@@ -65,7 +65,7 @@ pipeline = Pipeline(
 
 search = GridSearchCV(
     pipeline,
-    {"encode__n_components": [4, 8, 16], "encode__learning_rate_init": [1e-3, 3e-3]},
+    {"encode__n_components": [4, 8, 16], "encode__learning_rate_init": [3e-3, 1e-2]},
     cv=3,
     n_jobs=2,
 )
