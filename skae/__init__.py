@@ -2,8 +2,9 @@
 
 from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
+from skae._outliers import AutoencoderOutlierDetector
 from skae._pca import PCA
 
-__all__ = ["AutoencoderTransformer", "DenoisingAutoencoder", "PCA"]
+__all__ = ["AutoencoderOutlierDetector", "AutoencoderTransformer", "DenoisingAutoencoder", "PCA"]
 
 __version__ = "0.1.0"

@@ -1,22 +1,27 @@
 """The only home of private or version-dependent scikit-learn imports."""
 
+from sklearn.utils import _safe_indexing
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 from sklearn.utils._param_validation import (
+    HasMethods,
     Interval,
     RealNotInt,
     StrOptions,
     validate_parameter_constraints,
 )
 from sklearn.utils.parallel import _get_threadpool_controller
-from sklearn.utils.validation import _check_sample_weight, _get_feature_names
+from sklearn.utils.validation import _check_sample_weight, _get_feature_names, _num_samples
 
 __all__ = [
+    "HasMethods",
     "Interval",
     "RealNotInt",
     "StrOptions",
     "_check_sample_weight",
     "_get_feature_names",
     "_get_threadpool_controller",
+    "_num_samples",
     "_openmp_effective_n_threads",
+    "_safe_indexing",
     "validate_parameter_constraints",
 ]
