@@ -34,8 +34,10 @@ from skae._sklearn_compat import (
     _safe_indexing,
 )
 
-# With contamination="auto", the share of normal rows that may be called outliers.
+# What "auto" means: the share of normal rows that may be called outliers, and the share of rows
+# that is held out to keep it.
 FALSE_ALARM_RATE = 0.05
+CALIBRATION_FRACTION = 0.2
 
 # Of a score that has no exact decomposition: rows to compare with, each with an order of the
 # features and its reverse.
@@ -260,15 +262,18 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
         forests. None is a model that scales the data inside and has the same settings for every
         table, see the user guide.
     contamination : "auto" or float, default="auto"
-        Where the threshold is. A float in (0, 0.5] is the share of the rows of `fit` that is called
-        outliers. "auto" is for a share that is not known: it sets the rate of false alarms, so that
-        a new row from the distribution of the rows of `fit` is called an outlier with a
-        probability of at most 0.05. `set_contamination` moves the threshold after `fit`.
-    calibration_fraction : float or None, default=0.2
-        Share of the rows that the model is not fitted to. Their scores are those of new rows, and
-        p-values and the threshold of "auto" are made from them. With None the model is fitted to
-        all rows; there are no p-values then, and "auto" takes the scores of these rows, which are
-        too high where a model overfits, so that more than 0.05 of new rows are called outliers.
+        Where the threshold is. "auto" is for rows of `fit` that are normal, all or nearly all: a
+        new row like them is called an outlier with a probability of at most 0.05. A float in
+        (0, 0.5] is for rows among which are outliers to be found: it is their share, and so many
+        of the rows of `fit` are called outliers. `set_contamination` moves the threshold after
+        `fit`.
+    calibration_fraction : "auto", float or None, default="auto"
+        Share of the rows that the model is not fitted to. Their scores are like those of new rows,
+        and give p-values and threshold: `contamination` is then the share of such rows that is
+        called outliers. "auto" is 0.2 with ``contamination="auto"`` or ``cross_fit=True``, and
+        else None: a model that has to tell which of the rows of `fit` are outliers must be fitted
+        to all or none of them, because rows that it was fitted to score higher. For the same
+        reason a threshold from such rows calls more than its share of new rows outliers.
     cross_fit : bool, default=False
         Whether to fit to all rows and calibrate on all rows as well: a copy of the estimator is
         fitted without each of ``round(1 / calibration_fraction)`` folds and scores the rows of the
@@ -312,17 +317,19 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
     detector may be a little too small. Outliers among the calibration rows make p-values larger.
     The p-values of many new rows share the calibration rows and hence depend on each other, in a
     way for which Benjamini & Hochberg's procedure still controls the false discovery rate [1]_.
+    New rows whose p-value is at most `contamination` (0.05 for "auto") are those that `predict`
+    calls outliers.
 
     With ``cross_fit=True`` this is no theorem any more: scores of fold and new row come from
     different models. It holds as far as the models agree, and the models of the folds have seen
     fewer rows, so that their scores are rather too low and p-values too large. Rows of `fit`
     themselves are not new rows; their p-values promise nothing in either case.
 
-    **Weights.** In the threshold of a float a row counts by its weight. For p-values the weights
-    are to be proportional to the ratio of the densities of new rows and rows of `fit` [2]_. The
-    promise then holds for new rows whose weight would not exceed the largest one. Equal weights
-    change nothing. The estimator, or each step of a Pipeline, is given the weights if its `fit`
-    takes them; with scikit-learn's metadata routing, if it requests them.
+    **Weights.** In a threshold from the rows of `fit`, a row counts by its weight. With calibration
+    rows the weights are to be proportional to the ratio of the densities of new rows and rows of
+    `fit` [2]_. The promise then holds for new rows whose weight would not exceed the largest one.
+    Equal weights change nothing. The estimator, or each step of a Pipeline, is given the weights if
+    its `fit` takes them; with scikit-learn's metadata routing, if it requests them.
 
     References
     ----------
@@ -347,7 +354,11 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "estimator": [HasMethods(["fit", "score_samples"]), None],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
-        "calibration_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+        "calibration_fraction": [
+            StrOptions({"auto"}),
+            Interval(Real, 0, 1, closed="neither"),
+            None,
+        ],
         "cross_fit": ["boolean"],
         "device": [str],
         "random_state": ["random_state"],
@@ -359,7 +370,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
         estimator: Any = None,
         *,
         contamination: float | Literal["auto"] = "auto",
-        calibration_fraction: float | None = 0.2,
+        calibration_fraction: float | Literal["auto"] | None = "auto",
         cross_fit: bool = False,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -474,7 +485,8 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
         if self.calibration_scores_ is None:
             raise ValueError(
                 "p_values needs the scores of rows that the model was not fitted to, and there "
-                "are none with calibration_fraction=None; use a share such as 0.2."
+                f"are none with calibration_fraction={self.calibration_fraction!r} and "
+                f"contamination={self.contamination!r}; use a share such as 0.2 and fit again."
             )
         return conformal_p_values(scores, self.calibration_scores_, self._calibration_weights)
 
@@ -597,13 +609,11 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
                         f"on estimator={self.estimator!r}; set it there, if that has it, and leave "
                         f"the detector's at {default!r}."
                     )
-        if self.cross_fit and (
-            self.calibration_fraction is None or self.calibration_fraction > 0.5
-        ):
+        fraction = self._calibration_fraction()
+        if self.cross_fit and (fraction is None or fraction > 0.5):
             raise ValueError(
-                f"cross_fit=True holds out every row once, which calibration_fraction="
-                f"{self.calibration_fraction} does not allow; use a share of at most 0.5, such as "
-                "0.2 for five folds."
+                f"cross_fit=True holds out every row once, which calibration_fraction={fraction} "
+                "does not allow; use a share of at most 0.5, such as 0.2 for five folds."
             )
 
     def _fit(self, X: Any, weights: np.ndarray | None) -> None:
@@ -669,37 +679,38 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
                 stacklevel=4,
             )
 
+    def _calibration_fraction(self) -> float | None:
+        if self.calibration_fraction != "auto":
+            return self.calibration_fraction
+        if self.contamination == "auto" or self.cross_fit:
+            return CALIBRATION_FRACTION
+        return None
+
     def _folds(self, n_rows: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Rows to fit to and rows held out, of each model that calibrates."""
-        if self.calibration_fraction is None:
+        fraction = self._calibration_fraction()
+        if fraction is None:
             return []
         if self.cross_fit:
-            n_folds = round(1.0 / self.calibration_fraction)
+            n_folds = round(1.0 / fraction)
             n_held_out = n_rows // n_folds
             splitter = KFold(n_folds, shuffle=True, random_state=seed)
         else:
-            n_held_out = round(self.calibration_fraction * n_rows)
+            n_held_out = round(fraction * n_rows)
             splitter = ShuffleSplit(1, test_size=n_held_out, random_state=seed)
         if not 0 < n_held_out < n_rows:
             what = "calibrate on" if n_held_out == 0 else "fit to"
             raise ValueError(
-                f"calibration_fraction={self.calibration_fraction} of {n_rows} sample(s) leaves "
-                f"none to {what}; use another share, or None for no calibration."
+                f"calibration_fraction={fraction} of {n_rows} sample(s) leaves none to {what}; "
+                "use another share, or None for no calibration."
             )
         return list(splitter.split(np.empty(n_rows)))
 
     def _threshold(self) -> float:
-        if self.contamination != "auto":
-            return contamination_threshold(
-                self.training_scores_, self._training_weights, self.contamination
-            )
+        share = FALSE_ALARM_RATE if self.contamination == "auto" else self.contamination
         if self.calibration_scores_ is None:
-            return conformal_threshold(
-                self.training_scores_, self._training_weights, FALSE_ALARM_RATE
-            )
-        return conformal_threshold(
-            self.calibration_scores_, self._calibration_weights, FALSE_ALARM_RATE
-        )
+            return contamination_threshold(self.training_scores_, self._training_weights, share)
+        return conformal_threshold(self.calibration_scores_, self._calibration_weights, share)
 
     def _sample_contributions(self, frame: pd.DataFrame) -> np.ndarray:
         names = getattr(self, "feature_names_in_", None)

@@ -57,7 +57,7 @@ MORE_ESTIMATORS = {
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
     """The default model takes seconds to train, and its quality is no matter here."""
-    monkeypatch.setattr(_recipe, "N_STEPS", 20)
+    monkeypatch.setattr(_recipe, "N_STEPS", 5)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,8 @@ def brute_force_shapley_values(value, n_features):
 CHECKED = [
     AutoencoderOutlierDetector(),
     AutoencoderOutlierDetector(PCA(1)),
-    AutoencoderOutlierDetector(PCA(1), contamination=0.1, calibration_fraction=None),
-    AutoencoderOutlierDetector(PCA(1), calibration_fraction=0.3, cross_fit=True),
+    AutoencoderOutlierDetector(PCA(1), calibration_fraction=None),
+    AutoencoderOutlierDetector(PCA(1), cross_fit=True),
     AutoencoderOutlierDetector(clone(SMALL_AE).set_params(max_iter=1, early_stopping=False)),
 ]
 
@@ -96,10 +96,14 @@ def expected_failed_checks(detector):
         return {}
     # test_integer_weights_are_repetitions stands in.
     reason = "rows that are repeated are held out one by one"
-    return {
+    failed = {
         "check_sample_weight_equivalence_on_dense_data": reason,
         "check_sample_weight_equivalence_on_sparse_data": reason,
     }
+    if detector.cross_fit:
+        reason = "contamination is a share of rows that the model was not fitted to"
+        failed |= {"check_outliers_train": reason, "check_outliers_fit_predict": reason}
+    return failed
 
 
 @parametrize_with_checks(CHECKED, expected_failed_checks=expected_failed_checks)
@@ -136,7 +140,7 @@ def test_scores_threshold_and_labels_belong_together(detector, X):
 def test_float32_tables(detector, X, dtype):
     X = X.to_numpy(dtype)
     detector.set_params(contamination=0.1).fit(X)
-    assert np.mean(detector.predict(X) == -1) == 0.1
+    assert 0.07 < np.mean(detector.predict(X) == -1) <= 0.1  # some rows are not unique
     assert_allclose(detector.explain(X).sum(axis=1), -detector.score_samples(X), rtol=2e-5)
 
 
@@ -173,20 +177,19 @@ def test_the_default_model_finds_outliers_of_every_scale(monkeypatch):
 @pytest.mark.parametrize("contamination", [0.01, 0.07, 0.1, 1 / 3, 0.5])
 def test_contamination_is_the_share_that_scikit_learn_calls_outliers(X, contamination):
     forest = IsolationForest(n_estimators=50, contamination=contamination, random_state=0)
-    detector = AutoencoderOutlierDetector(
-        forest, contamination=contamination, calibration_fraction=None
-    ).fit(X)
+    detector = AutoencoderOutlierDetector(forest, contamination=contamination).fit(X)
     n_outliers = np.sum(detector.predict(X) == -1)
     assert contamination * len(X) - 1 < n_outliers <= contamination * len(X)
     if (contamination * len(X)).is_integer():
         assert_array_equal(detector.predict(X), forest.fit(X).predict(X))
 
 
-def test_auto_calls_outliers_what_has_a_small_p_value(detector, X):
+@pytest.mark.parametrize(("contamination", "level"), [("auto", 0.05), (0.25, 0.25)])
+def test_outliers_are_what_has_a_small_p_value(detector, X, contamination, level):
     X = X.sample(frac=1.0, random_state=0)
-    detector.fit(X[:100])
+    detector.set_params(contamination=contamination, calibration_fraction=0.2).fit(X[:100])
     new = pd.concat([X[100:], 1.2 * X[100:]])
-    assert_array_equal(detector.predict(new) == -1, detector.p_values(new) <= 0.05)
+    assert_array_equal(detector.predict(new) == -1, detector.p_values(new) <= level)
     assert set(detector.predict(new)) == {-1, 1}
 
 
@@ -196,8 +199,9 @@ def test_auto_with_few_calibration_rows_takes_the_lowest_score(X):
     assert_allclose(detector.offset_, detector.calibration_scores_.min(), rtol=1e-5)
 
 
-def test_the_threshold_moves_without_another_fit(detector, X):
-    detector.fit(X)
+@pytest.mark.parametrize("fraction", [0.2, None])
+def test_the_threshold_moves_without_another_fit(detector, X, fraction):
+    detector.set_params(calibration_fraction=fraction).fit(X)
     model, scores = detector.estimator_, detector.score_samples(X)
     for contamination in (0.2, "auto", 0.03):
         assert detector.set_contamination(contamination) is detector
@@ -225,11 +229,9 @@ def test_a_threshold_that_cannot_be_leaves_the_old_one(X, contamination):
 )
 def test_integer_weights_are_repetitions(X, contamination, estimator):
     weights = np.random.default_rng(0).integers(0, 4, len(X))
-    parameters = {"contamination": contamination, "calibration_fraction": None}
-    weighted = AutoencoderOutlierDetector(estimator, **parameters).fit(X, sample_weight=weights)
-    repeated = AutoencoderOutlierDetector(estimator, **parameters).fit(
-        X.loc[X.index.repeat(weights)]
-    )
+    detector = AutoencoderOutlierDetector(estimator, contamination=contamination)
+    weighted = clone(detector).fit(X, sample_weight=weights)
+    repeated = detector.fit(X.loc[X.index.repeat(weights)])
     assert_allclose(weighted.offset_, repeated.offset_, rtol=1e-9)
     assert_array_equal(weighted.predict(X), repeated.predict(X))
     share = np.average(weighted.predict(X) == -1, weights=weights)
@@ -300,7 +302,7 @@ def test_auto_keeps_the_rate_of_false_alarms_and_scores_of_the_fit_do_not():
     rng = np.random.default_rng(0)
     n_alarms = {0.2: 0, None: 0}
     for repetition in range(100):
-        X = rng.standard_t(2, (100, 2))
+        X = rng.standard_t(2, (60, 2))
         for fraction in n_alarms:
             detector = AutoencoderOutlierDetector(
                 NEAREST, calibration_fraction=fraction, random_state=repetition
@@ -408,11 +410,13 @@ def test_calibration_rows(X, parameters, n_calibration):
 
 
 def test_without_calibration_there_are_no_p_values(X):
-    detector = AutoencoderOutlierDetector(PCA(2), calibration_fraction=None).fit(X)
-    assert detector.calibration_scores_ is None
-    assert np.mean(detector.predict(X) == -1) <= 0.05
-    with pytest.raises(ValueError, match="p_values .* calibration_fraction=None; use"):
-        detector.p_values(X)
+    for parameters in ({"calibration_fraction": None}, {"contamination": 0.05}):
+        detector = AutoencoderOutlierDetector(PCA(2), **parameters).fit(X)
+        assert detector.calibration_scores_ is None
+        assert np.sum(detector.predict(X) == -1) == 7
+        assert_array_equal(detector.estimator_.mean_, PCA(2).fit(X).mean_)
+        with pytest.raises(ValueError, match="p_values .* calibration_fraction=(None|'auto')"):
+            detector.p_values(X)
 
 
 # Explanation.
