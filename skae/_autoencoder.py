@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder, Start
-from skae._losses import LOSSES, VARIANCE_FLOOR, squared_jacobian_norm
+from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance, squared_jacobian_norm
 from skae._training import Rows, TrainableModule, mean_squared_residual
 from skae.networks._dense import ACTIVATIONS, Network, layer_pairs
 
@@ -81,6 +81,10 @@ class Autoencoder(TrainableModule):
         """Loss of every row, (batch,)."""
         return self.elementwise_loss(x).mean(dim=-1)
 
+    def score(self, x: Tensor) -> Tensor:
+        """Minus the loss of every row, (batch,)."""
+        return -self.reconstruction_loss(x)
+
     def loss(self, x: Tensor, target: Tensor | None = None) -> Tensor:
         """Loss of the reconstruction of a target and penalties, (batch,).
 
@@ -133,7 +137,7 @@ class Autoencoder(TrainableModule):
         if not self._loss.on_logits:
             output = self.output_activation(output)
         if self._loss.learns_variance:
-            return self._loss.elementwise(output, target, self.log_variance)
+            return self._loss.elementwise(output, target, learned_variance(self.log_variance))
         return self._loss.elementwise(output, target)
 
 
@@ -145,8 +149,10 @@ def build_autoencoder(
     corruption: nn.Module | None = None,
 ) -> Autoencoder:
     """Build the module that an estimator's parameters describe."""
-    linear = None if start is None else start.linear
-    encoder, decoder = estimator._build_network(n_features, n_components, linear)
+    encoder, decoder = estimator._build_network(n_features, n_components)
+    if start is not None and start.linear is not None:
+        mean, axes = start.linear.mean, start.linear.axes
+        estimator._anchor(encoder, decoder, mean, projection=axes, loadings=axes)
     module = Autoencoder(
         encoder,
         decoder,

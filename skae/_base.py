@@ -69,7 +69,7 @@ class Start(NamedTuple):
     """What a new model starts from."""
 
     rows: Rows
-    linear: LinearCode | None  # PCA of the rows, if it is needed
+    linear: LinearCode | None  # PCA of the rows, if the network is anchored there
 
 
 class BaseAutoencoder(
@@ -118,8 +118,9 @@ class BaseAutoencoder(
     ) -> TrainableModule:
         """Build the model on the CPU: with random weights, or from a start if it is given.
 
-        Beside ``loss(x)`` its methods are ``encode(x)``, ``decode(z)``, ``reconstruct(x)`` and
-        ``elementwise_loss(x)``, which has the shape of x.
+        Beside ``loss(x)`` its methods are ``encode(x)``, ``decode(z)``, ``reconstruct(x)``,
+        ``elementwise_loss(x)``, which has the shape of x, its mean over the features
+        ``reconstruction_loss(x)``, and ``score(x)``, which is higher for likelier rows.
         """
 
     def transform(self, X: ArrayLike) -> Any:
@@ -190,9 +191,8 @@ class BaseAutoencoder(
             In the unit of `loss`: squared units of X for "squared_error", nats for "bernoulli" and
             "gaussian".
         """
-        rows = self._validate_rows(X)
-        check_support(rows, self._recipe["loss"], getattr(self, "feature_names_in_", None))
-        return self._apply("elementwise_loss" if per_feature else "reconstruction_loss", rows)
+        method = "elementwise_loss" if per_feature else "reconstruction_loss"
+        return self._apply(method, self._validate_loss_rows(X))
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Minus the loss of each row; the higher, the more the row is like the training data.
@@ -207,7 +207,7 @@ class BaseAutoencoder(
         score : ndarray of shape (n_samples,)
             Minus `reconstruction_error`.
         """
-        return -self.reconstruction_error(X)
+        return self._apply("score", self._validate_loss_rows(X), *self._score_arguments())
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean of `score_samples`, so that a grid search looks for a small loss.
@@ -286,6 +286,8 @@ class BaseAutoencoder(
         defaults = signature(type(self)).parameters
         names = ("hidden_layer_sizes", "activation", "dropout", "tied_weights", "use_bias")
         for name in (*names, "pretrain_iter"):
+            if name not in defaults:
+                continue
             value = getattr(self, name)
             if not np.array_equal(value, defaults[name].default):
                 raise ValueError(
@@ -332,15 +334,15 @@ class BaseAutoencoder(
         history = self._history(continued)
         building_seed, training_seed = self._draw_seeds(history)
         with private_random_state(building_seed, CPU):
-            # The start is that of all rows. PCA has then seen the rows that judge what comes after
-            # it, so that training has to be clearly better to replace it.
-            rows = to_rows(X, X_clean, weights)
-            module, n_components = self._start(rows, continued)
-            rows, validation_rows = self._split(rows)
+            all_rows = to_rows(X, X_clean, weights)
+            n_components = self._count_components(all_rows, continued)
+            # A start that has seen the rows that judge it would look better than it is.
+            rows, validation_rows = self._split(all_rows)
+            module = self._start(rows, n_components, continued)
         device = self._resolve_device(module)
 
         def fitted_attributes() -> dict[str, Any]:
-            return self._fitted_attributes(module, n_components, device, history)
+            return self._fitted_attributes(module, n_components, device, history, rows)
 
         with (
             private_random_state(training_seed, device),
@@ -351,16 +353,19 @@ class BaseAutoencoder(
                 validation_rows = validation_rows.to(device)
             if self.pretrain_iter > 0 and not continued:
                 self._pretrain(module, rows, history, reporter)
-            self._train(
+            is_better = self._train(
                 module,
                 rows,
                 validation_rows,
                 history,
                 max_iter=self.max_iter,
                 # A penalty on the weights is not part of the loss, and is meant to cost some of it.
-                never_worse=self.init == "pca" and self.alpha == 0.0,
+                never_worse=self._is_anchored() and self.alpha == 0.0,
                 observer=reporter,
             )
+            if not (is_better or continued):
+                # What is returned instead need not do without the rows that were held out.
+                module, history.best_state = self._start(all_rows, n_components, False), None
             self.__dict__.update(fitted_attributes())
 
     def _pretrain(
@@ -393,8 +398,8 @@ class BaseAutoencoder(
         max_iter: int,
         never_worse: bool,
         observer: EpochReporter,
-    ) -> None:
-        train(
+    ) -> bool:
+        return train(
             module,
             rows,
             validation_rows,
@@ -428,7 +433,8 @@ class BaseAutoencoder(
         history = self._history(continued)
         building_seed, training_seed = self._draw_seeds(history)
         with private_random_state(building_seed, CPU):
-            module, n_components = self._start(rows, continued)
+            n_components = self._count_components(rows, continued)
+            module = self._start(rows, n_components, continued)
         device = self._resolve_device(module)
 
         with private_random_state(training_seed, device):
@@ -437,19 +443,20 @@ class BaseAutoencoder(
             memory_of, memory = getattr(self, "_optimizer_memory", (None, []))
             if memory_of == self.solver:
                 restore_optimizer(optimizer, memory)
+            rows = rows.to(device)
             loss = train_epoch(
                 module,
-                rows.to(device),
+                rows,
+                history,
                 optimizer,
                 repeat(self._learning_rate_init()),
                 batch_size=self.batch_size,
                 shuffle=self.shuffle,
                 precision=self.precision,
             )
-        history.loss_curve.append(loss)
         history.best_loss = min(loss, self.best_loss_) if continued else loss
         check_finite(module, loss, epoch=len(history.loss_curve))
-        self.__dict__.update(self._fitted_attributes(module, n_components, device, history))
+        self.__dict__.update(self._fitted_attributes(module, n_components, device, history, rows))
         self._optimizer_memory = (self.solver, optimizer_arrays(optimizer))
 
     def _validate_training_data(
@@ -498,12 +505,24 @@ class BaseAutoencoder(
         check_is_fitted(self)
         return validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
 
+    def _validate_loss_rows(self, X: ArrayLike) -> np.ndarray:
+        rows = self._validate_rows(X)
+        check_support(rows, self._recipe["loss"], getattr(self, "feature_names_in_", None))
+        return rows
+
+    def _score_arguments(self) -> tuple[Any, ...]:
+        """Give what the module's score takes beside rows."""
+        return ()
+
     def _history(self, continued: bool) -> History:
         if not continued:
             return History()
         return History(
             list(self.loss_curve_),
             list(self.validation_loss_curve_ or []),
+            part_curves={
+                name: list(getattr(self, f"{name}_curve_")) for name in self.module_.part_names
+            },
             pretrain_loss_curves=self.pretrain_loss_curves_,
         )
 
@@ -527,20 +546,26 @@ class BaseAutoencoder(
         held_out, kept = torch.randperm(len(rows)).split([n_validation, len(rows) - n_validation])
         return rows.take(kept), rows.take(held_out)
 
-    def _start(self, rows: Rows, continued: bool) -> tuple[TrainableModule, int]:
+    def _is_anchored(self) -> bool:
+        return self.init == "pca" and self.network is None
+
+    def _count_components(self, rows: Rows, continued: bool) -> int:
+        """Resolve the parameter ``n_components``."""
+        if isinstance(self.n_components, Integral):
+            return int(self.n_components)
+        if continued:
+            return self.n_components_
+        return len(linear_code(*rows.to_numpy(), self.n_components).variances)
+
+    def _start(self, rows: Rows, n_components: int, continued: bool) -> TrainableModule:
         """Build the module to train, a new one or a copy of the fitted one."""
         n_features = rows.tensors[-1].shape[1]
-        counted = not isinstance(self.n_components, Integral)
-        linear = None
-        if not continued and (counted or (self.init == "pca" and self.network is None)):
-            linear = linear_code(*rows.to_numpy(), self.n_components)
-        if not counted:
-            n_components = int(self.n_components)
-        elif linear is None:
-            n_components = self.n_components_
-        else:
-            n_components = len(linear.variances)
-        start = None if continued else Start(rows, linear)
+        start = None
+        if not continued:
+            linear = None
+            if self._is_anchored():
+                linear = linear_code(*rows.to_numpy(), n_components)
+            start = Start(rows, linear)
         module = self._build_module(n_features, n_components, start)
         if continued:
             try:
@@ -554,18 +579,15 @@ class BaseAutoencoder(
                     f"use_bias={self.use_bias}. Set back what has changed, or start anew with a "
                     "clone of the estimator or with warm_start=False."
                 ) from error
-        return module, n_components
+        return module
 
-    def _build_network(
-        self, n_features: int, n_components: int, linear: LinearCode | None
-    ) -> tuple[nn.Module, nn.Module]:
-        """Build encoder and decoder, anchored at the PCA of the rows if it is given."""
+    def _build_network(self, n_features: int, n_components: int) -> tuple[nn.Module, nn.Module]:
+        """Build encoder and decoder with random weights."""
         if self.network is not None:
             modules = self.network(n_features, n_components)
             check_modules(modules, n_features, n_components, self.network)
             return modules
-        anchored = self.init == "pca"
-        encoder, decoder = dense_network(
+        return dense_network(
             n_features,
             n_components,
             hidden_layer_sizes=self.hidden_layer_sizes,
@@ -573,18 +595,35 @@ class BaseAutoencoder(
             dropout=self.dropout,
             use_bias=self.use_bias,
             tied_weights=self.tied_weights,
-            anchored=anchored,
+            anchored=self.init == "pca",
         )
-        if anchored and linear is not None:
-            mean = torch.from_numpy(linear.mean)
-            axes = torch.from_numpy(linear.axes)
-            offset, slope = mean, torch.ones_like(mean)
-            if self._output_activation() == "logistic":
-                # To first order, logit(x) = logit(m) + (x - m) / (m (1 - m)).
-                inner = mean.clamp(1e-3, 1.0 - 1e-3)
-                offset, slope = inner.logit(), 1.0 / (inner * (1.0 - inner))
-            anchor(encoder, decoder, mean, axes, offset, slope)
-        return encoder, decoder
+
+    def _anchor(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        mean: np.ndarray,
+        projection: np.ndarray,
+        loadings: np.ndarray,
+    ) -> None:
+        """Put a dense network at ``projection (x - mean)`` and ``mean + loadings' z``.
+
+        With a logistic output, the reconstruction is that to first order in x - mean.
+        """
+        centre = torch.from_numpy(mean)
+        offset, slope = centre, torch.ones_like(centre)
+        if self._output_activation() == "logistic":
+            # To first order, logit(x) = logit(m) + (x - m) / (m (1 - m)).
+            inner = centre.clamp(1e-3, 1.0 - 1e-3)
+            offset, slope = inner.logit(), 1.0 / (inner * (1.0 - inner))
+        anchor(
+            encoder,
+            decoder,
+            centre,
+            torch.from_numpy(projection),
+            offset,
+            slope * torch.from_numpy(loadings),
+        )
 
     def _output_activation(self) -> str:
         if self.output_activation == "auto":
@@ -606,25 +645,33 @@ class BaseAutoencoder(
         n_components: int,
         device: torch.device,
         history: History,
+        rows: Rows,
     ) -> dict[str, Any]:
         """Give what `fit` leaves on the estimator, as if training had stopped here."""
         module = copy.deepcopy(module)
         if history.best_state is not None:
             module.load_state_dict(history.best_state)
-        return {
+        return self._attributes_of_model(module, history, rows) | {
             "module_": module.to(CPU).eval(),
             "n_components_": n_components,
             "device_": str(device),
             "n_iter_": len(history.loss_curve),
             "loss_curve_": list(history.loss_curve),
             "validation_loss_curve_": list(history.validation_loss_curve) or None,
+            **{f"{name}_curve_": list(curve) for name, curve in history.part_curves.items()},
             "pretrain_loss_curves_": history.pretrain_loss_curves,
             "best_loss_": history.best_loss,
             "_recipe": clone(self).get_params(deep=False),
             "_optimizer_memory": (None, []),
         }
 
-    def _apply(self, method: str, X: np.ndarray) -> np.ndarray:
+    def _attributes_of_model(
+        self, module: TrainableModule, history: History, rows: Rows
+    ) -> dict[str, Any]:
+        """Give the fitted attributes that the other models do not have."""
+        return {}
+
+    def _apply(self, method: str, X: np.ndarray, *arguments: Any) -> np.ndarray:
         """Apply a method of the fitted module to rows, in their dtype."""
         device, dtype = torch.device(self.device_), TORCH_DTYPE[X.dtype.name]
         if not is_available(device) or (device.type == "mps" and dtype == torch.float64):
@@ -632,7 +679,8 @@ class BaseAutoencoder(
         module = self.module_
         if device != CPU or dtype != torch.float32:
             module = copy.deepcopy(module).to(device, dtype)
-        return in_batches(getattr(module, method), X, device)
+        function = getattr(module, method)
+        return in_batches(lambda batch: function(batch, *arguments), X, device)
 
 
 def check_modules(modules: Any, n_features: int, n_components: int, network: Any) -> None:

@@ -20,8 +20,10 @@ class LinearCode(NamedTuple):
     """What PCA finds in rows."""
 
     mean: np.ndarray  # (n_features,), float64
-    variances: np.ndarray  # (rank,), float64, in decreasing order, up to a common factor
+    variances: np.ndarray  # (rank,), float64, along the axes, in decreasing order
     axes: np.ndarray  # (rank, n_features), float64, orthonormal rows
+    noise_variance: float
+    """Mean variance of the directions that the axes leave out; zero if they leave out none."""
 
 
 def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | float) -> LinearCode:
@@ -31,22 +33,24 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
     ----------
     X : ndarray or sparse matrix of shape (n_samples, n_features)
     sample_weight : ndarray of shape (n_samples,) or None
+        Weights of mean one.
     n_components : int or float
         Largest number of axes, or the share of the variance that they explain.
 
     Returns
     -------
     LinearCode
-        Of as many axes as that, or as there are.
+        Of as many axes as that, or as there are. The variances are unbiased, as those of PCA.
     """
     n_samples, n_features = X.shape
+    n_directions, n_free = min(n_samples, n_features), max(n_samples - 1, 1)
     if n_samples >= n_features:
         moments = Moments.from_rows(X, sample_weight)
-        mean = moments.mean
-        variances, vectors = top_eigenpairs(moments.scatter, _n_pairs(n_components, n_features))
+        mean, matrix = moments.mean, moments.scatter
     else:
-        mean, gram = gram_matrix(X, sample_weight)
-        variances, vectors = top_eigenpairs(gram, _n_pairs(n_components, n_samples))
+        mean, matrix = gram_matrix(X, sample_weight)
+    total = float(matrix.trace())
+    variances, vectors = top_eigenpairs(matrix, _n_pairs(n_components, n_directions))
     variances = zero_out_rounding(variances, n_features * float(np.finfo(X.dtype).eps))
     rank = max(np.count_nonzero(variances), 1)
     if not isinstance(n_components, Integral):
@@ -57,7 +61,11 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
     else:
         scale = np.sqrt(np.where(variances > 0.0, variances, np.inf))
         axes = project_on_rows(X, vectors / scale, sample_weight)
-    return LinearCode(mean.numpy(), variances, flip_signs(axes))
+    rest = total - float(variances.sum())
+    if rank == n_directions or rest <= total * float(np.finfo(X.dtype).eps):
+        rest = 0.0  # nothing but rounding
+    noise_variance = rest / max(n_directions - rank, 1) / n_free
+    return LinearCode(mean.numpy(), variances / n_free, flip_signs(axes), noise_variance)
 
 
 def _n_pairs(n_components: int | float, n: int) -> int | None:

@@ -33,13 +33,13 @@ def bernoulli(logits: Tensor, target: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
-def gaussian(output: Tensor, target: Tensor, log_variance: Tensor) -> Tensor:
-    """Negative log-density in nats of a normal distribution around the output.
+def learned_variance(log_variance: Tensor) -> Tensor:
+    """Variance that cannot vanish: the density of what is reconstructed exactly stays finite."""
+    return log_variance.exp() + VARIANCE_FLOOR
 
-    The variance is ``exp(log_variance) + VARIANCE_FLOOR``. It cannot vanish, so that the density
-    of a column that is reconstructed exactly stays finite.
-    """
-    variance = log_variance.exp() + VARIANCE_FLOOR
+
+def gaussian(output: Tensor, target: Tensor, variance: Tensor) -> Tensor:
+    """Negative log-density in nats of a normal distribution around the output."""
     return (torch.log(2.0 * math.pi * variance) + torch.square(output - target) / variance) / 2.0
 
 
@@ -78,7 +78,7 @@ class Loss(NamedTuple):
     elementwise: Callable[..., Tensor]
     """(decoder's output, target) -> loss, all (batch, n_features).
 
-    If `learns_variance`, a third argument is the logarithm of each feature's variance."""
+    If `learns_variance`, a third argument is the variance of each feature."""
 
     output_activation: str
     """What "auto" stands for: turns the decoder's output into a reconstruction."""

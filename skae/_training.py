@@ -26,13 +26,27 @@ class TrainableModule(nn.Module):
     """A network that owns its loss."""
 
     loss: Callable[..., Tensor]
-    """Takes the tensors of a batch of rows and gives the loss of each row, (batch,)."""
+    """Takes the tensors of a batch of rows and gives the loss of each row, (batch,), or its parts,
+    (batch, n_parts)."""
+
+    part_names: tuple[str, ...] = ()
+    """Names of the parts, if the loss has any."""
 
     encode: Callable[[Tensor], Tensor]
     """Takes a batch of rows and gives their codes, (batch, n_components)."""
 
     stages: Callable[[], Sequence[TrainableModule]]
     """Gives networks of one layer each, from the rows to the code, that share its weights."""
+
+    n_warmup_epochs: int = 0
+    """Number of epochs in which the loss is not yet what is to be minimised."""
+
+    def begin_epoch(self, number: int) -> None:
+        """Take note that an epoch of training begins, the first one with number one."""
+
+    def total(self, losses: Tensor) -> Tensor:
+        """Add up the parts of a loss, (..., n_parts) -> (...)."""
+        return losses
 
 
 class SparseTable:
@@ -160,6 +174,9 @@ class History:
     best_state: dict[str, Tensor] | None = None
     """The weights that had the lowest validation loss."""
 
+    part_curves: dict[str, list[float]] = field(default_factory=dict)
+    """The mean of each part of the loss in each epoch, if it has parts."""
+
     pretrain_loss_curves: list[list[float]] = field(default_factory=list)
     """The loss curve of each layer's own training."""
 
@@ -223,13 +240,14 @@ def train(
     precision: str,
     never_worse: bool,
     observer: Observer,
-) -> None:
+) -> bool:
     """Minimise the mean of ``module.loss`` over the rows, epoch by epoch.
 
     Parameters
     ----------
     module : nn.Module
-        ``module.loss(*batch)`` is the loss of each row of a batch. Trained in place.
+        ``module.loss(*batch)`` is the loss of each row of a batch. Trained in place. Its epochs
+        are numbered on from those in `history`; those of its warm-up do not count for patience.
     rows : Rows
         Training data, on the module's device.
     validation_rows : Rows or None
@@ -256,6 +274,11 @@ def train(
     observer : Observer
         Told of every epoch.
 
+    Returns
+    -------
+    bool
+        False if `never_worse` has restored the weights before the first epoch.
+
     Raises
     ------
     ValueError
@@ -279,21 +302,24 @@ def train(
         loss = train_epoch(
             module,
             rows,
+            history,
             optimizer,
             rates,
             batch_size=batch_size,
             shuffle=shuffle,
             precision=precision,
         )
-        history.loss_curve.append(loss)
         if validation_rows is not None:
             loss = mean_loss(module, validation_rows)
             history.validation_loss_curve.append(loss)
         check_finite(module, loss, epoch)
 
-        n_idle = 0 if is_gain(loss, best_trained_loss, tol) else n_idle + 1
-        best_trained_loss = min(loss, best_trained_loss)
-        if loss < history.best_loss:
+        # The training loss of a warm-up is not comparable with that of later epochs.
+        warming_up = len(history.loss_curve) <= module.n_warmup_epochs
+        if not warming_up:
+            n_idle = 0 if is_gain(loss, best_trained_loss, tol) else n_idle + 1
+            best_trained_loss = min(loss, best_trained_loss)
+        if loss < history.best_loss and not (warming_up and validation_rows is None):
             history.best_loss = loss
             if validation_rows is not None:
                 history.best_state = state_of(module)
@@ -302,15 +328,18 @@ def train(
 
     if history.best_state is not None:
         module.load_state_dict(history.best_state)
-    if never_worse and not is_clear_gain(row_losses(module, monitored_rows), first_losses):
-        module.load_state_dict(first_state)
-        if validation_rows is not None:
-            history.best_loss, history.best_state = first_losses.mean().item(), first_state
+    if not never_worse or is_clear_gain(row_losses(module, monitored_rows), first_losses):
+        return True
+    module.load_state_dict(first_state)
+    if validation_rows is not None:
+        history.best_loss, history.best_state = first_losses.mean().item(), first_state
+    return False
 
 
 def train_epoch(
     module: TrainableModule,
     rows: Rows,
+    history: History,
     optimizer: torch.optim.Optimizer,
     rates: Iterator[float],
     *,
@@ -318,13 +347,15 @@ def train_epoch(
     shuffle: bool,
     precision: str,
 ) -> float:
-    """Pass over the rows once, in steps of `batch_size`, and return the mean loss.
+    """Pass over the rows once, in steps of `batch_size`; record and return the mean loss.
 
     The loss of a batch is that before its step. It stays on the device until the epoch ends,
     because reading it back would make the host wait for every step.
     """
-    total = torch.zeros((), device=rows.device)
+    n_parts = len(module.part_names)
+    total = torch.zeros((n_parts,) if n_parts else (), device=rows.device)
     module.train()
+    module.begin_epoch(len(history.loss_curve) + 1)
     for batch in batches(rows, batch_size, shuffle):
         with products(precision, rows.device):
             losses = weighted_losses(module, batch)
@@ -332,10 +363,14 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        losses.mean().backward()
+        module.total(losses.mean(dim=0)).backward()
         optimizer.step()
-        total += losses.detach().sum()
-    return total.item() / len(rows)
+        total += losses.detach().sum(dim=0)
+    mean = total / len(rows)
+    history.loss_curve.append(module.total(mean).item())
+    for name, part in zip(module.part_names, mean.reshape(-1).tolist(), strict=False):
+        history.part_curves.setdefault(name, []).append(part)
+    return history.loss_curve[-1]
 
 
 def batches(rows: Rows, batch_size: int, shuffle: bool) -> Iterator[Rows]:
@@ -351,9 +386,11 @@ def batches(rows: Rows, batch_size: int, shuffle: bool) -> Iterator[Rows]:
 
 
 def weighted_losses(module: TrainableModule, batch: Rows) -> Tensor:
-    """Loss of each row times its weight."""
-    losses = module.loss(*batch.tensors)  # (batch,)
-    return losses if batch.weights is None else losses * batch.weights
+    """Loss of each row, or its parts, times its weight."""
+    losses = module.loss(*batch.tensors)  # (batch,) or (batch, n_parts)
+    if batch.weights is None:
+        return losses
+    return losses * (batch.weights if losses.ndim == 1 else batch.weights[:, None])
 
 
 def products(precision: str, device: torch.device) -> AbstractContextManager:
@@ -369,7 +406,7 @@ def row_losses(module: TrainableModule, rows: Rows) -> Tensor:
     with torch.no_grad():  # inference mode would not let a loss differentiate the encoder
         return torch.cat(
             [
-                weighted_losses(module, batch)
+                module.total(weighted_losses(module, batch))
                 for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False)
             ]
         )

@@ -105,7 +105,14 @@ def test_one_step_is_one_gradient_step():
     module = Line()
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
     loss = train_epoch(
-        module, rows, optimizer, repeat(0.1), batch_size=40, shuffle=True, precision="float32"
+        module,
+        rows,
+        History(),
+        optimizer,
+        repeat(0.1),
+        batch_size=40,
+        shuffle=True,
+        precision="float32",
     )
     x, y = (tensor.double().numpy() for tensor in rows.tensors)
     w = rows.weights.double().numpy()[:, np.newaxis]

@@ -135,13 +135,13 @@ def anchor(
     encoder: nn.Module,
     decoder: nn.Module,
     mean: Tensor,
-    axes: Tensor,
+    projection: Tensor,
     offset: Tensor,
-    slope: Tensor,
+    loadings: Tensor,
 ) -> None:
     """Put the linear paths of an anchored network at a linear code.
 
-    The code becomes ``z = axes (x - mean)`` and the output ``offset + slope * axes' z``.
+    The code becomes ``z = projection (x - mean)`` and the output ``offset + loadings' z``.
 
     Parameters
     ----------
@@ -149,23 +149,26 @@ def anchor(
         From `dense_network` with ``anchored=True``.
     mean : Tensor of shape (n_features,)
         What the code is centred at, if the network has biases.
-    axes : Tensor of shape (n_axes, n_features)
-        Orthonormal rows. Components beyond `n_axes` are zero at first.
-    offset, slope : Tensor of shape (n_features,)
-        `mean` and ones make the output the projection of x on the axes. A tied decoder has the
-        slope one.
+    projection, loadings : Tensor of shape (n_axes, n_features)
+        Components beyond `n_axes`, and what else the encoder puts out, are zero at first. With the
+        same orthonormal rows in both, the output is the projection of x on them. A tied decoder
+        has no loadings of its own.
+    offset : Tensor of shape (n_features,)
+        The output for a code of zeros.
     """
     forth, back = linear_path(encoder), linear_path(decoder)
     assert isinstance(forth, nn.Linear)
     assert isinstance(back, nn.Linear | TiedLinear)
-    weights = axes.new_zeros(forth.weight.shape)  # (n_components, n_features)
-    weights[: len(axes)] = axes
+    n_axes = len(projection)
     with torch.no_grad():
-        forth.weight.copy_(weights)
+        forth.weight.zero_()
+        forth.weight[:n_axes] = projection.to(forth.weight)
         if isinstance(back, nn.Linear):
-            back.weight.copy_(slope[:, None] * weights.T)
+            back.weight.zero_()
+            back.weight[:, :n_axes] = loadings.T.to(back.weight)
         if forth.bias is not None:
-            forth.bias.copy_(-weights @ mean)
+            forth.bias.zero_()
+            forth.bias[:n_axes] = (-projection @ mean).to(forth.bias)
         if back.bias is not None:
             back.bias.copy_(offset)
 

@@ -1,0 +1,799 @@
+"""VAETransformer: a code, a generator and a density of the rows, learned together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.special import chdtri
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+from torch.nn import functional
+
+from skae._base import BaseAutoencoder, Start
+from skae._linear_code import LinearCode
+from skae._losses import VARIANCE_FLOOR, bernoulli, gaussian, learned_variance, squared_error
+from skae._sklearn_compat import Interval, StrOptions
+from skae._training import (
+    INFERENCE_BATCH_SIZE,
+    History,
+    Rows,
+    TrainableModule,
+    encode_rows,
+    mean_squared_residual,
+)
+from skae.networks._dense import ACTIVATIONS, Network
+
+# Logarithms of posterior variances stay above minus this. Where the data has little noise they do
+# fall to -14, and float32 cannot tell a mean from one that is exp(-10) away.
+LOG_VARIANCE_BOUND = 20.0
+
+# Start of a component that carries nothing: a variance within 0.0004 of the prior's.
+LARGEST_LOGIT = 8.0
+
+# A step of Adam has the size of the learning rate, however large the gradient, and a variance may
+# have to fall by powers of ten. With this factor it does so sooner, and solvers whose steps grow
+# with the gradient stay stable.
+LOG_VARIANCE_SCALE = 3.0
+
+# Draws that estimate the bound of a row, at least. With as many, the bound of networks trained on
+# Fashion-MNIST is within 0.1 nats of that from thousands of draws.
+MIN_POINTS = 32
+
+# Variance over the rows from which a posterior mean counts as active (Burda et al. 2016).
+ACTIVE_VARIANCE = 0.01
+
+
+def log_variance_of(logit: Tensor) -> Tensor:
+    """Logarithm of a posterior variance given as a logit, smoothly between minus the bound and 0.
+
+    A variance is at most that of the prior, as in every model with a Gaussian posterior. Rows far
+    from the training data cannot get one that is exponential in their distance.
+    """
+    return -LOG_VARIANCE_BOUND * torch.tanh(functional.softplus(-logit) / LOG_VARIANCE_BOUND)
+
+
+def logit_of(variance: Tensor) -> Tensor:
+    """Invert `log_variance_of` up to variances that nearly are those of the prior."""
+    share = (-variance.log() / LOG_VARIANCE_BOUND).clamp(0.0, 0.99)
+    positive = LOG_VARIANCE_BOUND * torch.atanh(share)
+    return -torch.log(torch.expm1(positive)).clamp(min=-LARGEST_LOGIT)
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Divergence of diagonal normal posteriors from the standard normal, in nats, (batch,).
+
+    Appendix B of Kingma & Welling (2014).
+    """
+    return (torch.square(mean) + log_variance.exp() - 1.0 - log_variance).sum(dim=-1) / 2.0
+
+
+@lru_cache(maxsize=32)
+def cubature_points(n_components: int) -> Tensor:
+    """Points with the mean and the covariance of a standard normal distribution.
+
+    Each block of points are the axes of a random rotation and their opposites, all at one
+    distance from the origin; the distances of the blocks are quantiles of the chi distribution,
+    scaled to the right second moment. Integrals of polynomials up to the third degree are exact.
+
+    Parameters
+    ----------
+    n_components : int
+
+    Returns
+    -------
+    Tensor of shape (n_points, n_components), float64
+        At least `MIN_POINTS` and at least two for each component, the same in every call.
+
+    References
+    ----------
+    Genz & Monahan, "Stochastic integration rules for infinite regions", SIAM Journal on Scientific
+    Computing 19 (1998).
+    """
+    n_blocks = math.ceil(MIN_POINTS / (2 * n_components))
+    squared = chdtri(n_components, 1.0 - (np.arange(n_blocks) + 0.5) / n_blocks)
+    radii = np.sqrt(squared * (n_components / squared.mean()))
+    rng = np.random.default_rng(0)
+    blocks = []
+    for radius in radii:
+        rotation, _ = np.linalg.qr(rng.standard_normal((n_components, n_components)))
+        blocks += [radius * rotation, -radius * rotation]
+    return torch.from_numpy(np.concatenate(blocks))
+
+
+@lru_cache(maxsize=32)
+def normal_points(n_components: int, n_points: int) -> Tensor:
+    """Draw standard normal numbers of low discrepancy, (n_points, n_components), float64.
+
+    They are a scrambled Sobol sequence, the same in every call. Over all scramblings each point has
+    the standard normal distribution, as importance sampling needs.
+    """
+    engine = torch.quasirandom.SobolEngine(n_components, scramble=True, seed=0)
+    uniform = engine.draw(n_points, dtype=torch.float64)
+    rounding = torch.finfo(torch.float32).eps
+    return torch.special.ndtri(uniform.clamp(rounding, 1.0 - rounding))
+
+
+class VariationalAutoencoder(TrainableModule):
+    """A posterior of codes for each row, a likelihood of rows for each code, and their bound.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        (batch, n_features) -> (batch, 2 * n_components): means, then log-variances, of the
+        posterior.
+    decoder : nn.Module
+        (batch, n_components) -> (batch, n_features).
+    loss : {"squared_error", "bernoulli", "gaussian"}
+        The likelihood.
+    output_activation : str
+        Key of `ACTIVATIONS`.
+    n_features, n_components : int
+    noise_variance : float or None
+        Variance of a Gaussian likelihood; None learns it.
+    beta : float
+        Weight of the divergence in the loss.
+    beta_warmup : int
+        Number of epochs in which that weight rises to `beta`.
+    """
+
+    part_names = ("reconstruction_loss", "kl")
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        *,
+        loss: str,
+        output_activation: str,
+        n_features: int,
+        n_components: int,
+        noise_variance: float | None,
+        beta: float,
+        beta_warmup: int,
+    ) -> None:
+        super().__init__()
+        self._loss = loss
+        self._noise_variance = noise_variance
+        self._beta = self._warm_beta = beta
+        self._beta_warmup = beta_warmup
+        self.n_warmup_epochs = max(beta_warmup - 1, 0)  # the last one has the full weight
+        self.encoder = encoder
+        self.decoder = decoder
+        self.output_activation = ACTIVATIONS[output_activation]()
+        self.logit = nn.Parameter(torch.zeros(n_components))
+        if loss != "bernoulli" and noise_variance is None:
+            n_variances = n_features if loss == "gaussian" else 1
+            self.scaled_log_noise = nn.Parameter(torch.zeros(n_variances))
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log-variances of q(z|x), (batch, n_features) -> 2 x (batch, n_components)."""
+        mean, logit = self.encoder(x).to(x.dtype).chunk(2, dim=-1)
+        return mean, log_variance_of(logit + self.logit)
+
+    def posterior_moments(self, x: Tensor) -> Tensor:
+        """Means and standard deviations side by side, (batch, 2 * n_components)."""
+        mean, log_variance = self.posterior(x)
+        return torch.cat([mean, torch.exp(log_variance / 2.0)], dim=-1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(batch, n_features) -> (batch, n_components), the posterior mean."""
+        return self.posterior(x)[0]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(batch, n_components) -> (batch, n_features), the mean of the likelihood."""
+        return self.output_activation(self.decoder(z))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """(batch, n_features) -> (batch, n_features)."""
+        return self.decode(self.encode(x))
+
+    def elementwise_loss(self, x: Tensor) -> Tensor:
+        """Loss of every cell, at the mean of the posterior, (batch, n_features)."""
+        if self._loss == "squared_error":
+            return squared_error(self.reconstruct(x), x)
+        return self.elementwise_nats(self.encode(x), x)
+
+    def reconstruction_loss(self, x: Tensor) -> Tensor:
+        """Mean of `elementwise_loss` over the features, (batch,)."""
+        return self.elementwise_loss(x).mean(dim=-1)
+
+    def noise_variance(self) -> Tensor | None:
+        """Variance of a Gaussian likelihood, of shape (1,) or (n_features,)."""
+        if self._loss == "bernoulli":
+            return None
+        if self._noise_variance is not None:
+            return self.logit.new_full((1,), self._noise_variance)
+        return learned_variance(LOG_VARIANCE_SCALE * self.scaled_log_noise)
+
+    def start_noise_variance(self, variance: Tensor) -> None:
+        """Start a learned noise variance of each feature, (n_features,), or its mean."""
+        if hasattr(self, "scaled_log_noise"):
+            if len(self.scaled_log_noise) == 1:
+                variance = variance.mean().reshape(1)
+            free = (variance - VARIANCE_FLOOR).clamp(min=1e-3 * VARIANCE_FLOOR)
+            self.scaled_log_noise.data = (free.log() / LOG_VARIANCE_SCALE).float()
+
+    def start_posterior_variance(self, variance: Tensor) -> None:
+        """Start the posterior variance of the first components, (n,), and the others' at one."""
+        self.logit.data.fill_(LARGEST_LOGIT)
+        self.logit.data[: len(variance)] = logit_of(variance).float()
+
+    def elementwise_nats(self, z: Tensor, x: Tensor) -> Tensor:
+        """Give -log p(x|z) of every cell, (batch, n_features)."""
+        output = self.decoder(z).to(x.dtype)
+        variance = self.noise_variance()
+        if variance is None:
+            return bernoulli(output, x)
+        return gaussian(self.output_activation(output), x, variance)
+
+    def negative_log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
+        """Give -log p(x|z) in nats, (batch,)."""
+        return self.elementwise_nats(z, x).sum(dim=-1)
+
+    def loss(self, x: Tensor) -> Tensor:
+        """Parts of the negative evidence lower bound in nats, (batch, 2).
+
+        One draw of the posterior estimates the first part in training. In evaluation mode the
+        draws are the same in every call, with their opposites, so that what is monitored is
+        comparable from one epoch to the next.
+        """
+        mean, log_variance = self.posterior(x)
+        std = torch.exp(log_variance / 2.0)
+        if self.training:
+            noise = std * torch.randn_like(std)
+            reconstruction = self.negative_log_likelihood(mean + noise, x)
+        else:
+            generator = torch.Generator(x.device).manual_seed(0)
+            noise = std * torch.randn(
+                std.shape, dtype=std.dtype, device=std.device, generator=generator
+            )
+            above, below = (
+                self.negative_log_likelihood(z, x) for z in (mean + noise, mean - noise)
+            )
+            reconstruction = (above + below) / 2.0
+        return torch.stack([reconstruction, kl_divergence(mean, log_variance)], dim=-1)
+
+    def begin_epoch(self, number: int) -> None:
+        """Raise the weight of the divergence, linearly over the epochs of the warm-up."""
+        self._warm_beta = self._beta * min(1.0, number / max(self._beta_warmup, 1))
+
+    def total(self, losses: Tensor) -> Tensor:
+        """Weigh the divergence, (..., 2) -> (...)."""
+        beta = self._warm_beta if self.training else self._beta
+        return losses[..., 0] + beta * losses[..., 1]
+
+    def score(self, x: Tensor, n_importance_samples: int) -> Tensor:
+        """Lower bound of log p(x) in nats, (batch,).
+
+        The evidence lower bound, or with several samples that of importance weights.
+        """
+        mean, log_variance = self.posterior(x)
+        std = torch.exp(log_variance / 2.0)
+        weighted = n_importance_samples > 1
+        if weighted:
+            points = normal_points(mean.shape[1], n_importance_samples)
+        else:
+            points = cubature_points(mean.shape[1])
+        n_rows, n_points = len(x), len(points)
+        bound = x.new_full((n_rows,), -math.inf if weighted else 0.0)
+        for chunk in points.to(x).split(max(1, INFERENCE_BATCH_SIZE // n_rows)):
+            z = mean + chunk[:, None] * std  # (n_points of the chunk, batch, n_components)
+            rows = x.expand(len(chunk), *x.shape).flatten(0, 1)
+            log_weight = -self.negative_log_likelihood(z.flatten(0, 1), rows)
+            log_weight = log_weight.reshape(len(chunk), n_rows)
+            if weighted:
+                # log p(z) - log q(z|x)
+                log_ratio = (torch.square(chunk)[:, None] + log_variance - torch.square(z)) / 2.0
+                log_weight = log_weight + log_ratio.sum(dim=-1)
+                bound = torch.logaddexp(bound, log_weight.logsumexp(dim=0))
+            else:
+                bound += log_weight.sum(dim=0)
+        if weighted:
+            return bound - math.log(n_points)
+        return bound / n_points - kl_divergence(mean, log_variance)
+
+
+def probabilistic_pca(
+    linear: LinearCode, n_features: int, noise_variance: float | None
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Closed-form linear variational autoencoder of rows.
+
+    Parameters
+    ----------
+    linear : LinearCode
+        PCA of the rows.
+    n_features : int
+    noise_variance : float or None
+        Variance around the linear code; None chooses the most likely one.
+
+    Returns
+    -------
+    loadings : ndarray of shape (rank,)
+        The decoder is ``mean + (loadings * axes)' z``.
+    variances : ndarray of shape (rank,)
+        Of the posterior of z. Its mean is ``(loadings / noise_variance * variances) axes (x -
+        mean)``.
+    noise_variance : float
+
+    References
+    ----------
+    Tipping & Bishop, "Probabilistic principal component analysis", Journal of the Royal
+    Statistical Society B 61 (1999).
+
+    Lucas, Tucker, Grosse & Norouzi, "Don't blame the ELBO! A linear VAE perspective on posterior
+    collapse", NeurIPS (2019).
+    """
+    if noise_variance is None:
+        noise_variance = linear.noise_variance
+        if noise_variance == 0.0 and len(linear.variances) == n_features:
+            # Any value up to the smallest variance gives the same density; the largest one leaves
+            # the network the widest noise to start with.
+            noise_variance = float(linear.variances[-1])
+        noise_variance = max(noise_variance, VARIANCE_FLOOR)
+    excess = np.maximum(linear.variances - noise_variance, 0.0)
+    return np.sqrt(excess), noise_variance / (noise_variance + excess), noise_variance
+
+
+class VAETransformer(BaseAutoencoder):
+    """Variational autoencoder: a code, a generator and a density of the rows.
+
+    Rows x are thought to come from codes z with a standard normal distribution, through a decoder
+    and noise, p(x|z). An encoder gives the normal distribution q(z|x) that approximates the
+    posterior of the code of a row. Both are trained to raise the evidence lower bound
+
+    ``log p(x) >= E[log p(x|z)] - KL(q(z|x) || p(z))``,
+
+    in nats and summed over the features. By default the two begin at the linear variational
+    autoencoder, which is known in closed form: it is probabilistic PCA, and its bound is the
+    log-density of PCA. They leave it only where that raises the bound of rows that are held out.
+    A learned noise variance takes the place of a weight of the divergence that would have to be
+    tuned.
+
+    Parameters
+    ----------
+    n_components : int or float, default=0.9
+        Length of the code. A float between 0 and 1 means as many components as PCA needs to keep
+        that share of the variance. A code longer than the row is allowed.
+    hidden_layer_sizes : int or sequence of int, default=(128, 64)
+        Units of each hidden layer of the encoder; the decoder mirrors them. With ``()`` both are
+        one linear layer.
+    activation : {"relu", "tanh", "logistic", "identity", "gelu", "silu", "elu", "selu"}, \
+            default="silu"
+        Activation of the hidden layers. The code itself has none.
+    network : callable, default=None
+        Architecture. None is the dense network that the parameters around this one describe.
+        Otherwise one of `skae.networks`, or any callable ``(n_features, n_components) -> (encoder,
+        decoder)`` that returns two `torch.nn.Module`, of (batch, n_features) -> (batch,
+        n_components) and back. It is called twice: with ``2 * n_components``, for an encoder that
+        gives means and log-variances, and with `n_components`, for the decoder. The parameters
+        of the dense network then stay at their defaults, and `init` has no effect. A callable must
+        be picklable if the estimator is to be.
+    init : {"pca", "random"}, default="pca"
+        Start of the dense network. "pca" gives encoder and decoder a linear path beside the
+        non-linear one, and puts the paths at the solution of probabilistic PCA of all rows. Where
+        training does not raise the monitored bound by more than its standard error, that is what
+        `fit` returns. With a logistic output the start is PCA to first order. "random" is the plain
+        network.
+    use_bias : bool, default=True
+        Whether layers add a bias. If False, centre the columns of X.
+    loss : {"squared_error", "bernoulli", "gaussian"}, default="squared_error"
+        Likelihood p(x|z). "squared_error" is a normal distribution with one variance for all
+        features; "gaussian" is one with a variance for each feature; "bernoulli" is for binary
+        values, and takes shares such as pixels in [0, 1] too, for which it is not a density.
+    output_activation : "auto" or one of the activations, default="auto"
+        Activation of the reconstruction. "auto" is "logistic" for the Bernoulli loss and
+        "identity" for the others.
+    noise_variance : "learned" or float, default="learned"
+        Variance of the normal distribution around the reconstruction, in squared units of X. A
+        learned one is at least 1e-6, so that the density of degenerate data stays finite. A float
+        is for measured noise, and needs ``loss="squared_error"``.
+    beta : float, default=1.0
+        Weight of the divergence in training. Values above one give codes of fewer, more
+        independent components, values below one sharper reconstructions and a prior that codes do
+        not follow. Scores are bounds of the log-density for any `beta`.
+    beta_warmup : int, default=0
+        Number of epochs in which the weight of the divergence rises linearly to `beta`. Networks
+        that do not start at PCA may need it, lest components collapse before they are used.
+        Patience is counted from its end.
+    n_importance_samples : int, default=1
+        Number of draws from the posterior for `score_samples`. With one, the score is the evidence
+        lower bound, with the expectation taken over a fixed set of points; with more, it is the
+        tighter bound of importance-weighted autoencoders. Takes effect without a new fit.
+    dropout : float, default=0.0
+        Probability that a hidden unit is left out of a training step.
+    alpha : float, default=0.0
+        Strength of the L2 penalty ``alpha / 2 * ||W||**2`` on the weight matrices, beside the mean
+        loss of a row. Solver "adamw" decays the weights apart from the gradient instead.
+        `loss_curve_` does not include it.
+    solver : {"adam", "adamw", "sgd", "adadelta", "rmsprop"}, default="adam"
+        Optimizer. "sgd" uses Nesterov's momentum of 0.9.
+    learning_rate : {"constant", "cosine"}, default="cosine"
+        Schedule; "cosine" falls to zero at the end of `max_iter` epochs.
+    learning_rate_init : "auto" or float, default="auto"
+        Learning rate of the first step. "auto" is 0.003 for adam and adamw, 0.001 for rmsprop, 0.01
+        for sgd and 1 for adadelta.
+    batch_size : int, default=64
+        Rows per step. The last step of an epoch takes what is left.
+    max_iter : int, default=100
+        Number of epochs, that is passes over the data, if nothing stops training before.
+    early_stopping : bool, default=True
+        Whether to hold out rows, stop when their loss no longer falls and return the weights for
+        which it was lowest. If False, the training loss decides when to stop and the last weights
+        are returned.
+    validation_fraction : float, default=0.1
+        Share of the rows to hold out for early stopping.
+    n_iter_no_change : int, default=10
+        Training stops after this many epochs in a row without progress.
+    tol : float, default=1e-4
+        Progress is a loss lower than the best one by more than this share of it.
+    shuffle : bool, default=True
+        Whether to take the rows in a new order in every epoch.
+    warm_start : bool, default=False
+        Whether `fit` continues from the weights of the previous fit.
+    precision : {"float32", "bf16"}, default="float32"
+        Precision of the matrix products of training. "bf16" is faster on hardware that has it and
+        on large layers. Weights are float32 either way, and results have the precision of X.
+    device : str, default="auto"
+        Where to train and transform: "cpu", "cuda", "cuda:1", "mps", or "auto", which takes a CUDA
+        device if there is one and a step is at least 2**24 multiply-adds (`batch_size` times the
+        number of weights).
+    random_state : int, RandomState instance or None, default=None
+        Determines the initial weights, the held-out rows, the order of rows, the draws of codes
+        and dropout. Torch's global random state is not touched. Pass an int for the same model in
+        every call on the same machine.
+    verbose : bool, default=False
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The trained network, on the CPU and in evaluation mode. Its child `encoder` gives means and
+        unbounded log-variances of the posterior, its child `decoder` is that of the code.
+    n_components_ : int
+        Length of the code.
+    noise_variance_ : float, ndarray of shape (`n_features_in_`,) or None
+        Variance of the normal distribution around the reconstruction, in squared units of X: one
+        for all features, or with ``loss="gaussian"`` one for each. None with the Bernoulli loss.
+    active_units_ : int
+        Number of components whose posterior mean varies over the training rows by more than 0.01
+        (Burda et al. 2016): those that carry information.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of X, if it had any that are all strings.
+    n_iter_ : int
+        Number of epochs trained.
+    loss_curve_ : list of float
+        Mean loss of each epoch over its batches, each before its step, in nats per row: the sum of
+        the two curves below, the second one times the weight that it had.
+    reconstruction_loss_curve_ : list of float
+        Mean of -log p(x|z) of each epoch, in nats per row.
+    kl_curve_ : list of float
+        Mean divergence of the posterior from the prior of each epoch, in nats per row.
+    validation_loss_curve_ : list of float or None
+        Mean loss of the held-out rows after each epoch, with the full `beta`; None without early
+        stopping.
+    pretrain_loss_curves_ : list of list of float
+        Empty.
+    best_loss_ : float
+        With early stopping the validation loss of the weights that are returned, otherwise the
+        lowest training loss.
+    device_ : str
+        Device of the training.
+
+    See Also
+    --------
+    PCA : Its `score_samples` is the log-density that training starts at.
+    AutoencoderTransformer : Reconstruction without a density.
+    sklearn.decomposition.FactorAnalysis : The linear model with a noise variance for each feature.
+
+    Notes
+    -----
+    Scale the features first, for example with `StandardScaler`: training expects values of the
+    order of one. A change of scale moves all log-densities by a constant, so compare them on the
+    same scale.
+
+    The loss is a sum over the features, so that its gradients grow with their number: solver "sgd"
+    may need a smaller `learning_rate_init` for wide data. The other solvers do not mind.
+
+    References
+    ----------
+    Kingma & Welling, "Auto-encoding variational Bayes", ICLR (2014).
+
+    Rezende, Mohamed & Wierstra, "Stochastic backpropagation and approximate inference in deep
+    generative models", ICML (2014).
+
+    Rybkin, Daniilidis & Levine, "Simple and effective VAE training with calibrated decoders", ICML
+    (2021). The learned noise variance.
+
+    Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR (2016).
+
+    Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational
+    framework", ICLR (2017).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skae import PCA, VAETransformer
+    >>> X = StandardScaler().fit_transform(load_iris().data)
+    >>> vae = VAETransformer(2, random_state=0).fit(X[::2])
+    >>> vae.transform(X).shape
+    (150, 2)
+    >>> vae.sample(5, random_state=0).shape
+    (5, 4)
+    >>> vae.score(X[1::2]) > PCA(2).fit(X[::2]).score(X[1::2])
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        **{
+            name: constraint
+            for name, constraint in BaseAutoencoder._parameter_constraints.items()
+            if name not in ("tied_weights", "sparsity", "contraction", "pretrain_iter")
+        },
+        "noise_variance": [StrOptions({"learned"}), Interval(Real, 0, None, closed="neither")],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "beta_warmup": [Interval(Integral, 0, None, closed="left")],
+        "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    # The solution of PCA has no tied weights here, and starts better than pretraining does.
+    tied_weights = False
+    pretrain_iter = 0
+
+    def __init__(
+        self,
+        n_components: int | float = 0.9,
+        *,
+        hidden_layer_sizes: int | Sequence[int] = (128, 64),
+        activation: str = "silu",
+        network: Network | None = None,
+        init: Literal["pca", "random"] = "pca",
+        use_bias: bool = True,
+        loss: Literal["squared_error", "bernoulli", "gaussian"] = "squared_error",
+        output_activation: str = "auto",
+        noise_variance: float | Literal["learned"] = "learned",
+        beta: float = 1.0,
+        beta_warmup: int = 0,
+        n_importance_samples: int = 1,
+        dropout: float = 0.0,
+        alpha: float = 0.0,
+        solver: Literal["adam", "adamw", "sgd", "adadelta", "rmsprop"] = "adam",
+        learning_rate: Literal["constant", "cosine"] = "cosine",
+        learning_rate_init: float | Literal["auto"] = "auto",
+        batch_size: int = 64,
+        max_iter: int = 100,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        shuffle: bool = True,
+        warm_start: bool = False,
+        precision: Literal["float32", "bf16"] = "float32",
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.n_components = n_components
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.network = network
+        self.init = init
+        self.use_bias = use_bias
+        self.loss = loss
+        self.output_activation = output_activation
+        self.noise_variance = noise_variance
+        self.beta = beta
+        self.beta_warmup = beta_warmup
+        self.n_importance_samples = n_importance_samples
+        self.dropout = dropout
+        self.alpha = alpha
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.shuffle = shuffle
+        self.warm_start = warm_start
+        self.precision = precision
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn to encode and decode the rows of X, and their density.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data, at least two rows.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows; a row of weight zero counts as absent.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. If fitting fails or is interrupted, an earlier fit stays as it
+            was.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is not valid, or if training diverges.
+        """
+        return self._fit(X, sample_weight)
+
+    def partial_fit(
+        self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Pass once over the rows of X, starting from the current weights.
+
+        The solver keeps its memory from one call to the next, and the learning rate stays at
+        `learning_rate_init`. Nothing is held out: `max_iter`, `tol` and the parameters of early
+        stopping have no say here. Each call counts as an epoch of `beta_warmup`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Some of the training data. On the first call, a fractional `n_components` is resolved
+            on these rows.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. If the pass fails, the estimator stays as it was.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is not valid, or if training diverges.
+        """
+        return self._partial_fit(X, sample_weight)
+
+    def posterior(self, X: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Approximate posterior q(z|x) of the code of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_samples, `n_components_`)
+            What `transform` gives, in the dtype of X.
+        std : ndarray of shape (n_samples, `n_components_`)
+            Standard deviation along each component. Where a component carries nothing about the
+            row, it is that of the prior, one.
+        """
+        moments = self._apply("posterior_moments", self._validate_rows(X))
+        return moments[:, : self.n_components_], moments[:, self.n_components_ :]
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        *,
+        with_noise: bool = False,
+    ) -> np.ndarray:
+        """Generate new rows: decode codes drawn from the prior.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Determines the draws.
+        with_noise : bool, default=False
+            Whether to draw from p(x|z) rather than to give its mean. With noise the rows have the
+            distribution of the model; without it they are smoother than data.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, `n_features_in_`), float64
+            New rows.
+
+        Raises
+        ------
+        ValueError
+            If `n_samples` is not a positive integer.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
+        rng = check_random_state(random_state)
+        X = self.inverse_transform(rng.standard_normal((int(n_samples), self.n_components_)))
+        if not with_noise:
+            return X
+        if self.noise_variance_ is None:
+            return (rng.uniform(size=X.shape) < X).astype(X.dtype)
+        return X + np.sqrt(self.noise_variance_) * rng.standard_normal(X.shape)
+
+    def _build_module(
+        self, n_features: int, n_components: int, start: Start | None = None
+    ) -> VariationalAutoencoder:
+        self._check_likelihood()
+        encoder, _ = self._build_network(n_features, 2 * n_components)
+        _, decoder = self._build_network(n_features, n_components)
+        fixed = None if self.noise_variance == "learned" else float(self.noise_variance)
+        module = VariationalAutoencoder(
+            encoder,
+            decoder,
+            loss=self.loss,
+            output_activation=self._output_activation(),
+            n_features=n_features,
+            n_components=n_components,
+            noise_variance=fixed,
+            beta=self.beta,
+            beta_warmup=self.beta_warmup,
+        )
+        if start is None:
+            return module
+        if start.linear is None:
+            module.start_noise_variance(mean_squared_residual(module.reconstruct, start.rows))
+            return module
+        mean, axes = start.linear.mean, start.linear.axes
+        scales, variances, noise = probabilistic_pca(start.linear, n_features, fixed)
+        loadings = scales[:, np.newaxis] * axes
+        projection = (variances / noise)[:, np.newaxis] * loadings
+        self._anchor(encoder, decoder, mean, projection, loadings)
+        module.start_noise_variance(torch.full((n_features,), noise))
+        module.start_posterior_variance(torch.from_numpy(variances))
+        return module
+
+    def _check_likelihood(self) -> None:
+        if self.noise_variance != "learned" and self.loss != "squared_error":
+            raise ValueError(
+                f"noise_variance={self.noise_variance} fixes one variance for all features, which "
+                f"loss={self.loss!r} does not have; use loss='squared_error' or "
+                "noise_variance='learned'."
+            )
+        if self.beta_warmup > self.max_iter:
+            raise ValueError(
+                f"beta_warmup={self.beta_warmup} does not end within max_iter={self.max_iter} "
+                "epochs, so that beta would never be reached; raise max_iter or shorten the "
+                "warm-up."
+            )
+
+    def _attributes_of_model(
+        self, module: TrainableModule, history: History, rows: Rows
+    ) -> dict[str, Any]:
+        assert isinstance(module, VariationalAutoencoder)
+        means = encode_rows(module.eval().encode, rows)
+        codes, weights = means.to_numpy()
+        centred = codes - np.average(codes, axis=0, weights=weights)
+        variances = np.average(np.square(centred), axis=0, weights=weights)
+        noise_variance: Any = module.noise_variance()
+        if self.noise_variance != "learned":
+            noise_variance = float(self.noise_variance)
+        elif noise_variance is not None:
+            noise_variance = noise_variance.detach().cpu().double().numpy()
+            if self.loss == "squared_error":
+                noise_variance = float(noise_variance[0])
+        return {
+            "active_units_": int(np.count_nonzero(variances > ACTIVE_VARIANCE)),
+            "noise_variance_": noise_variance,
+        }
+
+    def _score_arguments(self) -> tuple[Any, ...]:
+        self._validate_params()
+        return (self.n_importance_samples,)
