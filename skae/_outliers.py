@@ -314,7 +314,8 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
     new row is at most t is at most t, for every t, every distribution and every model [1]_; it is
     as close to t as the number of calibration rows and ties of scores allow. The probability is
     over calibration rows and new row: with few calibration rows, all p-values of one fitted
-    detector may be a little too small. Outliers among the calibration rows make p-values larger.
+    detector may be a little too small. Outliers with low scores among the calibration rows make
+    p-values larger.
     The p-values of many new rows share the calibration rows and hence depend on each other, in a
     way for which Benjamini & Hochberg's procedure still controls the false discovery rate [1]_.
     New rows whose p-value is at most `contamination` (0.05 for "auto") are those that `predict`
@@ -347,8 +348,12 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
     >>> from sklearn.datasets import load_wine
     >>> from skae import AutoencoderOutlierDetector
     >>> X, cultivar = load_wine(return_X_y=True, as_frame=True)
-    >>> normal = X[cultivar == 0].drop(columns="magnesium")
-    >>> detector = AutoencoderOutlierDetector(random_state=0).fit(normal)
+    >>> detector = AutoencoderOutlierDetector(random_state=0).fit(X[cultivar == 0])
+    >>> detector.predict(X[cultivar == 2])[:5]
+    array([-1, -1, -1, -1, -1])
+    >>> contributions = detector.explain(X[cultivar == 2])  # in the outlier score of each wine
+    >>> contributions.shape
+    (48, 13)
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {

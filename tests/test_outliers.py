@@ -32,6 +32,7 @@ from skae import (
     AutoencoderOutlierDetector,
     AutoencoderTransformer,
     DenoisingAutoencoder,
+    VAETransformer,
     _outliers,
     _recipe,
 )
@@ -49,6 +50,9 @@ MORE_ESTIMATORS = {
     "scikit-learn's PCA in a pipeline": make_pipeline(StandardScaler(), decomposition.PCA()),
     "PCA of PCA": make_pipeline(StandardScaler(), PCA(3), PCA(2)),
     "factor analysis": decomposition.FactorAnalysis(1),
+    "variational autoencoder": VAETransformer(
+        1, hidden_layer_sizes=(8,), max_iter=2, random_state=0
+    ),
     "mixture": GaussianMixture(2, random_state=0),
     "support vectors": make_pipeline(StandardScaler(), OneClassSVM()),
 }
