@@ -263,10 +263,10 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
         table, see the user guide.
     contamination : "auto" or float, default="auto"
         Where the threshold is. "auto" is for rows of `fit` that are normal, all or nearly all: a
-        new row like them is called an outlier with a probability of at most 0.05. A float in
-        (0, 0.5] is for rows among which are outliers to be found: it is their share, and so many
-        of the rows of `fit` are called outliers. `set_contamination` moves the threshold after
-        `fit`.
+        new row like them is called an outlier with a probability of at most 0.05, or of
+        1 / (1 + n) if that is more with n calibration rows. A float in (0, 0.5] is for rows among
+        which are outliers to be found: it is their share, and so many of the rows of `fit` are
+        called outliers. `set_contamination` moves the threshold after `fit`.
     calibration_fraction : "auto", float or None, default="auto"
         Share of the rows that the model is not fitted to. Their scores are like those of new rows,
         and give p-values and threshold: `contamination` is then the share of such rows that is
@@ -315,11 +315,13 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
     as close to t as the number of calibration rows and ties of scores allow. The probability is
     over calibration rows and new row: with few calibration rows, all p-values of one fitted
     detector may be a little too small. Outliers with low scores among the calibration rows make
-    p-values larger.
-    The p-values of many new rows share the calibration rows and hence depend on each other, in a
-    way for which Benjamini & Hochberg's procedure still controls the false discovery rate [1]_.
-    New rows whose p-value is at most `contamination` (0.05 for "auto") are those that `predict`
-    calls outliers.
+    p-values larger. The p-values of many new rows share the calibration rows and hence depend on
+    each other, in a way for which Benjamini & Hochberg's procedure still controls the false
+    discovery rate [1]_.
+
+    With calibration rows, `predict` calls those new rows outliers whose p-value is at most
+    `contamination` (0.05 for "auto"). If they are too few for such a p-value, fewer than 19 for
+    0.05, it is the rows with a lower score than all of them.
 
     With ``cross_fit=True`` this is no theorem any more: scores of fold and new row come from
     different models. It holds as far as the models agree, and the models of the folds have seen
@@ -329,8 +331,8 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
     **Weights.** In a threshold from the rows of `fit`, a row counts by its weight. With calibration
     rows the weights are to be proportional to the ratio of the densities of new rows and rows of
     `fit` [2]_. The promise then holds for new rows whose weight would not exceed the largest one.
-    Equal weights change nothing. The estimator, or each step of a Pipeline, is given the weights if
-    its `fit` takes them; with scikit-learn's metadata routing, if it requests them.
+    Equal weights leave p-values as they are. The estimator, or each step of a Pipeline, is given
+    the weights if its `fit` takes them; with scikit-learn's metadata routing, if it requests them.
 
     References
     ----------
@@ -338,10 +340,6 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
        Annals of Statistics 51 (2023).
     .. [2] Tibshirani, Barber, Candès & Ramdas, "Conformal prediction under covariate shift",
        NeurIPS (2019).
-    .. [3] Mayrhofer & Filzmoser, "Multivariate outlier explanations using Shapley values and
-       Mahalanobis distances", Econometrics and Statistics (2023).
-    .. [4] Štrumbelj & Kononenko, "Explaining prediction models and individual predictions with
-       feature contributions", Knowledge and Information Systems 41 (2014).
 
     Examples
     --------
@@ -536,8 +534,8 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
             With the columns of X, and its index if it has one. For the default model and for
             autoencoders the share of each column in the error of its reconstruction. For `PCA`,
             also scikit-learn's, and `FactorAnalysis` the Shapley values of the Gaussian
-            log-density against the mean [3]_, exact. For any other model, and behind a step that
-            does not keep the columns, Shapley values estimated from 16 rows of `fit` [4]_; this
+            log-density against the mean [1]_, exact. For any other model, and behind a step that
+            does not keep the columns, Shapley values estimated from 16 rows of `fit` [2]_; this
             takes the scores of about ``32 * n_features`` rows for each row, and is exact where no
             more than two columns interact. What belongs to no column, such as the logarithm of a
             normalizing constant, is spread evenly.
@@ -550,6 +548,13 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
         ValueError
             If ``expected=True`` and the model expects no values, or a step of the Pipeline has
             no ``inverse_transform``.
+
+        References
+        ----------
+        .. [1] Mayrhofer & Filzmoser, "Multivariate outlier explanations using Shapley values and
+           Mahalanobis distances", Econometrics and Statistics (2023).
+        .. [2] Štrumbelj & Kononenko, "Explaining prediction models and individual predictions with
+           feature contributions", Knowledge and Information Systems 41 (2014).
         """
         self.score_samples(X)  # raises what the estimator has against X
         names = getattr(self, "feature_names_in_", None)

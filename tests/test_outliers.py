@@ -146,6 +146,7 @@ def test_float32_tables(detector, X, dtype):
     detector.set_params(contamination=0.1).fit(X)
     assert 0.07 < np.mean(detector.predict(X) == -1) <= 0.1  # some rows are not unique
     assert_allclose(detector.explain(X).sum(axis=1), -detector.score_samples(X), rtol=2e-5)
+    assert detector.training_scores_.dtype == np.float64  # half-way between two float32 numbers
 
 
 def test_nested_parameters_are_searched(X):
@@ -365,6 +366,16 @@ def test_weights_correct_p_values_for_rows_of_another_distribution():
     assert stats.binomtest(counts["unweighted"], 400, 0.3, alternative="greater").pvalue < 1e-4
 
 
+def test_p_values_with_weights_give_the_row_the_largest_one():
+    scores = np.array([3.0, 1.0, 2.0, 2.0, 5.0])
+    weights = np.array([1.0, 4.0, 0.5, 1.5, 3.0])
+    new = np.array([0.0, 1.0, 1.5, 2.0, 4.0, 5.0])
+    desired = (4 + np.array([0, 4, 4, 6, 7, 10])) / 14
+    assert_allclose(_outliers.conformal_p_values(new, scores, weights), desired)
+    threshold = _outliers.conformal_threshold(scores, weights, 0.6)
+    assert_allclose(threshold, 2.0, rtol=1e-5)
+
+
 def test_scale_of_the_weights_does_not_matter(X):
     weights = np.random.default_rng(0).uniform(0.1, 3, len(X))
     first, second, equal, none = (
@@ -405,10 +416,15 @@ def test_benjamini_hochberg_controls_the_false_discovery_rate():
     ],
 )
 def test_calibration_rows(X, parameters, n_calibration):
+    X = X + np.random.default_rng(0).normal(scale=1e-3, size=X.shape)  # no two rows are equal
     detector = AutoencoderOutlierDetector(PCA(2), random_state=0, **parameters).fit(X)
     assert detector.calibration_scores_.shape == (n_calibration,)
-    if detector.cross_fit:
-        assert_array_equal(detector.estimator_.mean_, PCA(2).fit(X).mean_)
+    fitted_to = np.ones(len(X), dtype=bool)
+    if not detector.cross_fit:
+        distance = np.subtract.outer(detector.calibration_scores_, detector.training_scores_)
+        fitted_to = np.abs(distance).min(axis=0) > 1e-9
+        assert np.sum(~fitted_to) == n_calibration
+    assert_allclose(detector.estimator_.mean_, X[fitted_to].mean())
     other = clone(detector).set_params(random_state=1).fit(X)
     assert set(other.calibration_scores_) != set(detector.calibration_scores_)
 
@@ -534,6 +550,13 @@ def test_sampled_shapley_values_are_near_for_any_score(X):
     explanation = detector.explain(rows).to_numpy()
     shares = explanation - np.mean([value([], row) for row in rows.to_numpy()]) / 4
     assert_allclose(shares[:1], desired, atol=0.15 * np.ptp(desired))
+
+
+def test_rows_to_compare_with_are_drawn_by_weight(X):
+    weights = np.where(np.arange(len(X)) % 2, 1.0, 1e-9)
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X, sample_weight=weights)
+    assert len(detector._background) == 16
+    assert set(detector._background.index % 2) == {1}
 
 
 def test_long_tables_are_explained_in_portions(monkeypatch, X):
