@@ -11,12 +11,14 @@ from sklearn.datasets import load_iris
 from sklearn.utils._testing import assert_docstring_consistency
 
 import skae
-from skae import AutoencoderTransformer, networks
+from skae import AutoencoderTransformer, networks, plotting
 from skae._base import BaseAutoencoder
 
 ESTIMATORS = [getattr(skae, name) for name in skae.__all__]
 AUTOENCODERS = [cls for cls in ESTIMATORS if issubclass(cls, BaseAutoencoder)]
-CLASSES = ESTIMATORS + [getattr(networks, name) for name in networks.__all__]
+CLASSES = ESTIMATORS + [
+    getattr(module, name) for module in (networks, plotting) for name in module.__all__
+]
 
 # What means something a little else than in `AutoencoderTransformer`, and how all descriptions of
 # it begin.
