@@ -26,6 +26,7 @@ FLOORS = [
     {"_base"},
     {"_autoencoder", "_pca", "_vae"},
     {"_denoising"},
+    {"_recipe"},
     {"_outliers", "plotting"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
