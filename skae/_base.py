@@ -36,10 +36,10 @@ from skae._sklearn_compat import (
     _check_sample_weight,
     _get_feature_names,
 )
+from skae._solvers import SOLVERS
 from skae._training import (
-    LEARNING_RATE_INIT,
     LEARNING_RATES,
-    SOLVERS,
+    Descent,
     History,
     Rows,
     SparseTable,
@@ -47,9 +47,6 @@ from skae._training import (
     check_finite,
     encode_rows,
     in_batches,
-    make_optimizer,
-    optimizer_arrays,
-    restore_optimizer,
     train,
     train_epoch,
 )
@@ -439,25 +436,23 @@ class BaseAutoencoder(
 
         with private_random_state(training_seed, device):
             module.to(device)
-            optimizer = make_optimizer(module, self.solver, self._learning_rate_init(), self.alpha)
-            memory_of, memory = getattr(self, "_optimizer_memory", (None, []))
-            if memory_of == self.solver:
-                restore_optimizer(optimizer, memory)
+            memory_of, memory = getattr(self, "_solver_memory", (None, {}))
+            if memory_of != self.solver:
+                memory = {}
+            descent = Descent(module, self.solver, self.alpha, self.precision, memory)
             rows = rows.to(device)
             loss = train_epoch(
-                module,
+                descent,
                 rows,
                 history,
-                optimizer,
                 repeat(self._learning_rate_init()),
                 batch_size=self.batch_size,
                 shuffle=self.shuffle,
-                precision=self.precision,
             )
         history.best_loss = min(loss, self.best_loss_) if continued else loss
-        check_finite(module, loss, epoch=len(history.loss_curve))
+        check_finite(descent.weights.values, loss, epoch=len(history.loss_curve))
         self.__dict__.update(self._fitted_attributes(module, n_components, device, history, rows))
-        self._optimizer_memory = (self.solver, optimizer_arrays(optimizer))
+        self._solver_memory = (self.solver, descent.solver.memory_arrays())
 
     def _validate_training_data(
         self,
@@ -636,7 +631,7 @@ class BaseAutoencoder(
 
     def _learning_rate_init(self) -> float:
         if self.learning_rate_init == "auto":
-            return LEARNING_RATE_INIT[self.solver]
+            return SOLVERS[self.solver].learning_rate_init
         return self.learning_rate_init
 
     def _fitted_attributes(
@@ -662,7 +657,7 @@ class BaseAutoencoder(
             "pretrain_loss_curves_": history.pretrain_loss_curves,
             "best_loss_": history.best_loss,
             "_recipe": clone(self).get_params(deep=False),
-            "_optimizer_memory": (None, []),
+            "_solver_memory": (None, {}),
         }
 
     def _attributes_of_model(
