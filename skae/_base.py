@@ -24,7 +24,14 @@ from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from skae._device import is_available, private_random_state, resolve_device, to_tensor
+from skae._device import (
+    copy_to,
+    is_available,
+    private_random_state,
+    resolve_device,
+    threads,
+    to_tensor,
+)
 from skae._linear_code import LinearCode, linear_code
 from skae._losses import LOSSES, check_support
 from skae._reporting import EpochReporter
@@ -60,6 +67,11 @@ TORCH_DTYPE = {"float64": torch.float64, "float32": torch.float32}
 # of a small network costs a GPU about 0.5 ms of kernel launches, whatever its size; in that time
 # a few CPU cores do about this much arithmetic.
 LARGE_STEP = 2**24
+
+# Multiply-adds of one training step of a dense network from which more than one thread pays.
+# Operators of a smaller one are over before a second thread has begun, and where the cores have
+# other work, as in a grid search, threads that wait for each other make a fit many times slower.
+PARALLEL_STEP = 2**22
 
 
 class Start(NamedTuple):
@@ -343,6 +355,7 @@ class BaseAutoencoder(
 
         with (
             private_random_state(training_seed, device),
+            threads(self._n_threads(module)),
             EpochReporter(self, context, X, sample_weight, fitted_attributes) as reporter,
         ):
             module, rows = module.to(device), rows.to(device)
@@ -434,7 +447,10 @@ class BaseAutoencoder(
             module = self._start(rows, n_components, continued)
         device = self._resolve_device(module)
 
-        with private_random_state(training_seed, device):
+        with (
+            private_random_state(training_seed, device),
+            threads(self._n_threads(module)),
+        ):
             module.to(device)
             memory_of, memory = getattr(self, "_solver_memory", (None, {}))
             if memory_of != self.solver:
@@ -626,8 +642,16 @@ class BaseAutoencoder(
         return self.output_activation
 
     def _resolve_device(self, module: TrainableModule) -> torch.device:
-        n_weights = sum(weights.numel() for weights in module.parameters())
-        return resolve_device(self.device, large=self.batch_size * n_weights >= LARGE_STEP)
+        return resolve_device(self.device, large=self._step_size(module) >= LARGE_STEP)
+
+    def _n_threads(self, module: TrainableModule) -> int | None:
+        # The weights of other networks say little about their work: a convolution uses each many
+        # times.
+        small = self.network is None and self._step_size(module) < PARALLEL_STEP
+        return 1 if small else None
+
+    def _step_size(self, module: TrainableModule) -> int:
+        return self.batch_size * sum(weights.numel() for weights in module.parameters())
 
     def _learning_rate_init(self) -> float:
         if self.learning_rate_init == "auto":
@@ -671,9 +695,9 @@ class BaseAutoencoder(
         device, dtype = torch.device(self.device_), TORCH_DTYPE[X.dtype.name]
         if not is_available(device) or (device.type == "mps" and dtype == torch.float64):
             device = CPU
-        module = self.module_
+        module: nn.Module = self.module_
         if device != CPU or dtype != torch.float32:
-            module = copy.deepcopy(module).to(device, dtype)
+            module = copy_to(module, device, dtype)
         function = getattr(module, method)
         return in_batches(lambda batch: function(batch, *arguments), X, device)
 

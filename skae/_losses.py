@@ -46,7 +46,7 @@ def gaussian(output: Tensor, target: Tensor, variance: Tensor) -> Tensor:
 def squared_error_and_derivative(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """`squared_error` and its derivative by the output."""
     residual = output - target
-    return torch.square(residual), 2.0 * residual
+    return torch.square(residual), residual.mul_(2.0)
 
 
 def bernoulli_and_derivative(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

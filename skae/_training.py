@@ -5,13 +5,12 @@ Both know tensors and one module; neither knows a model or an estimator.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from skae._device import to_tensor
+from skae._recording import Recording
 from skae._solvers import FlatWeights, Solver
 
 
@@ -32,6 +32,11 @@ class TrainableModule(nn.Module):
 
     part_names: tuple[str, ...] = ()
     """Names of the parts, if the loss has any."""
+
+    @property
+    def loss_shape(self) -> tuple[int, ...]:
+        """Shape of the loss of one row: that of a number, or of its parts."""
+        return (len(self.part_names),) if self.part_names else ()
 
     encode: Callable[[Tensor], Tensor]
     """Takes a batch of rows and gives their codes, (batch, n_components)."""
@@ -165,6 +170,9 @@ LEARNING_RATES: dict[str, Callable[[float, int], Iterator[float]]] = {
 # that the widest layer stays in its cache.
 INFERENCE_BATCH_SIZE = 4096
 
+# Steps that save more than a recording costs, which is some tens of milliseconds.
+MIN_STEPS_TO_RECORD = 100
+
 # Size of the rows that are gathered together: they are still in a core's cache when their batch
 # is due.
 BLOCK_BYTES = 2**20
@@ -231,11 +239,11 @@ class Descent:
         self.module = module
         self.weights = FlatWeights(module)
         self.solver = Solver(self.weights, solver, alpha, memory)
-        self.loss_and_gradients = module.by_hand(precision) or partial(
-            differentiate, module, precision
-        )
+        by_hand = module.by_hand(precision)
+        self.needs_autograd = by_hand is None
+        self.loss_and_gradients = by_hand or partial(differentiate, module, precision)
 
-    def step(self, batch: Rows, rate: float) -> Tensor:
+    def step(self, batch: Rows, rate: float | Tensor) -> Tensor:
         """Take a step and return the sum of the losses of the batch before it."""
         self.weights.gradients.zero_()
         loss = self.loss_and_gradients(batch)
@@ -314,6 +322,7 @@ def train(
         If the loss or a weight becomes infinite or NaN.
     """
     descent = Descent(module, solver, alpha, precision)
+    recording = make_recording(descent, rows, batch_size, max_iter)
     n_steps = max_iter * math.ceil(len(rows) / batch_size)
     rates = LEARNING_RATES[learning_rate](learning_rate_init, n_steps)
     monitored_rows = rows if validation_rows is None else validation_rows
@@ -329,7 +338,13 @@ def train(
     for epoch in range(1, max_iter + 1):
         observer.epoch_begins()
         loss = train_epoch(
-            descent, rows, history, rates, batch_size=batch_size, shuffle=shuffle
+            descent,
+            rows,
+            history,
+            rates,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            recording=recording,
         )
         if validation_rows is not None:
             loss = mean_loss(module, validation_rows)
@@ -358,6 +373,26 @@ def train(
     return False
 
 
+def make_recording(
+    descent: Descent, rows: Rows, batch_size: int, max_iter: int
+) -> Recording | None:
+    """Prepare the recording of a step if it pays: on a CUDA device, for many steps by hand."""
+    n_batches = len(rows) // batch_size
+    if (
+        rows.device.type != "cuda"
+        or descent.needs_autograd
+        or any(isinstance(table, SparseTable) for table in rows.tensors)
+        or descent.module.n_warmup_epochs > 0  # a replay would not see the loss change
+        or n_batches * max_iter < MIN_STEPS_TO_RECORD
+    ):
+        return None
+
+    def step(index: Tensor, rate: Tensor) -> Tensor:
+        return descent.step(rows.take(index), rate)
+
+    return Recording(step, n_batches, batch_size, descent.module.loss_shape, rows.device)
+
+
 def train_epoch(
     descent: Descent,
     rows: Rows,
@@ -366,18 +401,28 @@ def train_epoch(
     *,
     batch_size: int,
     shuffle: bool,
+    recording: Recording | None = None,
 ) -> float:
     """Pass over the rows once, in steps of `batch_size`; record and return the mean loss.
 
     The loss of a batch is that before its step. It stays on the device until the epoch ends,
-    because reading it back would make the host wait for every step.
+    because reading it back would make the host wait for every step. A recording takes the steps of
+    the full batches.
     """
     module = descent.module
-    total = torch.zeros((len(module.part_names),) if module.part_names else (), device=rows.device)
     module.train()
     module.begin_epoch(len(history.loss_curve) + 1)
-    for batch, rate in zip(batches(rows, batch_size, shuffle), rates, strict=False):
-        total += descent.step(batch, rate)
+    total = torch.zeros(module.loss_shape, device=rows.device)
+    with torch.inference_mode(not descent.needs_autograd):  # spares operators their bookkeeping
+        if recording is None:
+            for batch, rate in zip(batches(rows, batch_size, shuffle), rates, strict=False):
+                total += descent.step(batch, rate)
+        else:
+            order = (torch.randperm if shuffle else torch.arange)(len(rows), device=rows.device)
+            order, rest = order[: recording.n_rows], order[recording.n_rows :]
+            total += recording.run(order, list(islice(rates, recording.n_batches)))
+            if len(rest) > 0:
+                total += descent.step(rows.take(rest), next(rates))
     mean = total / len(rows)
     history.loss_curve.append(module.total(mean).item())
     for name, part in zip(module.part_names, mean.reshape(-1).tolist(), strict=False):
@@ -433,7 +478,7 @@ def mean_loss(module: TrainableModule, rows: Rows) -> float:
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
     """Copy the weights of a module."""
-    return copy.deepcopy(module.state_dict())
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
 def is_clear_gain(losses: Tensor, earlier_losses: Tensor) -> bool:
@@ -500,10 +545,17 @@ def in_batches(function: Callable[[Tensor], Tensor], X: Any, device: torch.devic
     ndarray
         The results of all rows.
     """
-    results = []
+    n_rows = X.shape[0]
+    results: np.ndarray | None = None
     with torch.inference_mode():
-        for start in range(0, X.shape[0], INFERENCE_BATCH_SIZE):
+        for start in range(0, n_rows, INFERENCE_BATCH_SIZE):
             batch = X[start : start + INFERENCE_BATCH_SIZE]
             batch = batch.toarray() if sparse.issparse(batch) else np.ascontiguousarray(batch)
-            results.append(function(to_tensor(batch, device)).cpu().numpy())
-    return results[0] if len(results) == 1 else np.concatenate(results)
+            result = function(to_tensor(batch, device)).cpu().numpy()
+            if n_rows <= INFERENCE_BATCH_SIZE:
+                return result
+            if results is None:
+                results = np.empty((n_rows, *result.shape[1:]), result.dtype)
+            results[start : start + INFERENCE_BATCH_SIZE] = result
+    assert results is not None
+    return results

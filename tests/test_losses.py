@@ -9,7 +9,13 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.preprocessing import MinMaxScaler
 
 from skae import AutoencoderTransformer
-from skae._losses import LOSSES, VARIANCE_FLOOR, check_support, squared_jacobian_norm
+from skae._losses import (
+    LOSSES,
+    VARIANCE_FLOOR,
+    check_support,
+    learned_variance,
+    squared_jacobian_norm,
+)
 
 
 def test_squared_error_is_the_squared_difference():
@@ -44,13 +50,17 @@ def test_gaussian_is_the_negative_log_density():
         rng.normal(size=3),
     )
     scale = np.sqrt(np.exp(log_variance) + VARIANCE_FLOOR)
-    actual = LOSSES["gaussian"].elementwise(*map(torch.tensor, (output, target, log_variance)))
+    output, target, log_variance = map(torch.tensor, (output, target, log_variance))
+    actual = LOSSES["gaussian"].elementwise(output, target, learned_variance(log_variance))
     assert_allclose(actual, -norm(output, scale).logpdf(target), rtol=1e-10)
 
 
 def test_gaussian_is_bounded_where_the_reconstruction_is_exact():
     zero = torch.zeros(1, 1)
-    losses = [LOSSES["gaussian"].elementwise(zero, zero, torch.tensor([v])) for v in (-50.0, -5e3)]
+    losses = [
+        LOSSES["gaussian"].elementwise(zero, zero, learned_variance(torch.tensor([v])))
+        for v in (-50.0, -5e3)
+    ]
     assert_allclose(losses[0], np.log(2 * np.pi * VARIANCE_FLOOR) / 2, rtol=1e-5)
     assert losses[0] == losses[1]
 
@@ -76,7 +86,8 @@ def test_gradients_agree_with_finite_differences(loss):
     target = torch.rand(4, 3, dtype=torch.float64, generator=generator)
     arguments = [output, target]
     if LOSSES[loss].learns_variance:
-        arguments.append(torch.randn(3, dtype=torch.float64, generator=generator).requires_grad_())
+        variance = 0.5 + torch.rand(3, dtype=torch.float64, generator=generator)
+        arguments.append(variance.requires_grad_())
     assert torch.autograd.gradcheck(LOSSES[loss].elementwise, arguments)
 
 
