@@ -108,7 +108,7 @@ class Autoencoder(TrainableModule):
             return None
         if not self._loss.on_logits:
             decoder = Chain([decoder, Activated(type(self.output_activation))])
-        variance = [own_weights(self.log_variance)] if self._loss.learns_variance else []
+        log_variance = [own_weights(self.log_variance)] if self._loss.learns_variance else []
 
         def loss_and_gradients(batch: Rows) -> Tensor:
             x, target = batch.tensors[0], batch.tensors[-1]
@@ -116,7 +116,7 @@ class Autoencoder(TrainableModule):
                 x = self.corruption(x)
             z = encoder.forward(x)
             losses, *derivatives = self._loss.with_derivatives(
-                decoder.forward(z), target, *(learned_variance(values) for values, _ in variance)
+                decoder.forward(z), target, *(learned_variance(w) for w, _ in log_variance)
             )
             losses = losses.mean(dim=-1)  # (batch,)
             # The share of each row in the mean over the batch.
@@ -130,8 +130,8 @@ class Autoencoder(TrainableModule):
                 losses += self._sparsity * z.abs().sum(dim=-1)
                 z_gradient += self._sparsity * share * z.sign()
             encoder.accumulate(z_gradient)
-            for (values, gradient), derivative in zip(variance, derivatives[1:], strict=True):
-                gradient += derivative.sum(dim=0) * values.exp()
+            for (w, gradient), derivative in zip(log_variance, derivatives[1:], strict=True):
+                gradient += derivative.sum(dim=0) * w.exp()
             return (losses if batch.weights is None else losses * batch.weights).sum()
 
         return loss_and_gradients

@@ -26,6 +26,8 @@ class Recording:
         cannot be recorded and is called instead.
     n_batches, batch_size : int
         Number of full batches in an epoch, and their size.
+    loss_shape : tuple of int
+        Of what a step returns.
     device : torch.device
         A CUDA device.
     """
@@ -35,6 +37,7 @@ class Recording:
         step: Callable[[Tensor, Tensor], Tensor],
         n_batches: int,
         batch_size: int,
+        loss_shape: tuple[int, ...],
         device: torch.device,
     ) -> None:
         self.step = step
@@ -46,7 +49,7 @@ class Recording:
             self.order = torch.zeros(n_batches, batch_size, dtype=torch.int64)
             self.rates = torch.zeros(n_batches)
             self.number = torch.zeros(1, dtype=torch.int64)  # of the batch that is next
-            self.total = torch.zeros(())
+            self.total = torch.zeros(loss_shape)
         self._recorded = False
         self._next: Callable[[], None] = self._step
 

@@ -33,6 +33,11 @@ class TrainableModule(nn.Module):
     part_names: tuple[str, ...] = ()
     """Names of the parts, if the loss has any."""
 
+    @property
+    def loss_shape(self) -> tuple[int, ...]:
+        """Shape of the loss of one row: that of a number, or of its parts."""
+        return (len(self.part_names),) if self.part_names else ()
+
     encode: Callable[[Tensor], Tensor]
     """Takes a batch of rows and gives their codes, (batch, n_components)."""
 
@@ -52,8 +57,8 @@ class TrainableModule(nn.Module):
     def by_hand(self, precision: str) -> Callable[[Rows], Tensor] | None:
         """Give a function that does the work of `differentiate`, if the module has a faster one.
 
-        It takes a batch in training mode, returns the sum of its losses times their weights, and
-        adds the derivatives of their mean to the ``grad`` of the weights.
+        It takes a batch in training mode, returns the sum of its losses, or of each part, times
+        their weights, and adds the derivatives of the mean loss to the ``grad`` of the weights.
         """
         return None
 
@@ -247,10 +252,7 @@ class Descent:
 
 
 def differentiate(module: TrainableModule, precision: str, batch: Rows) -> Tensor:
-    """Add the derivatives of the mean loss to the weights' ``grad``; return the sum of losses.
-
-    If the loss has parts, the sum of each, (n_parts,).
-    """
+    """Add the derivatives of the mean loss to the weights' ``grad``; return the sum of losses."""
     with products(precision, batch.device):
         losses = weighted_losses(module, batch)
     module.total(losses.mean(dim=0)).backward()
@@ -380,6 +382,7 @@ def make_recording(
         rows.device.type != "cuda"
         or descent.needs_autograd
         or any(isinstance(table, SparseTable) for table in rows.tensors)
+        or descent.module.n_warmup_epochs > 0  # a replay would not see the loss change
         or n_batches * max_iter < MIN_STEPS_TO_RECORD
     ):
         return None
@@ -387,7 +390,7 @@ def make_recording(
     def step(index: Tensor, rate: Tensor) -> Tensor:
         return descent.step(rows.take(index), rate)
 
-    return Recording(step, n_batches, batch_size, rows.device)
+    return Recording(step, n_batches, batch_size, descent.module.loss_shape, rows.device)
 
 
 def train_epoch(
@@ -407,10 +410,9 @@ def train_epoch(
     the full batches.
     """
     module = descent.module
-    n_parts = len(module.part_names)
-    total = torch.zeros((n_parts,) if n_parts else (), device=rows.device)
     module.train()
     module.begin_epoch(len(history.loss_curve) + 1)
+    total = torch.zeros(module.loss_shape, device=rows.device)
     with torch.inference_mode(not descent.needs_autograd):  # spares operators their bookkeeping
         if recording is None:
             for batch, rate in zip(batches(rows, batch_size, shuffle), rates, strict=False):

@@ -9,6 +9,7 @@ from skae._autoencoder import Autoencoder
 from skae._losses import LOSSES
 from skae._solvers import FlatWeights
 from skae._training import Rows, differentiate
+from skae._vae import VariationalAutoencoder
 from skae.networks._chain import ACTIVATIONS as LINKS
 from skae.networks._chain import chained
 from skae.networks._dense import ACTIVATIONS, dense_network
@@ -90,6 +91,29 @@ def test_gradients_of_every_dense_network_are_those_of_autograd(activation, opti
 def test_gradients_of_every_loss_are_those_of_autograd(loss, output_activation, paired, weighted):
     module = make_autoencoder(make_networks(), loss, output_activation, sparsity=0.1).double()
     assert_equal_to_autograd(module, make_batch(paired=paired, weighted=weighted))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "noise_variance"),
+    [("squared_error", None), ("squared_error", 0.5), ("gaussian", None), ("bernoulli", None)],
+)
+def test_gradients_of_the_variational_bound_are_those_of_autograd(loss, noise_variance, weighted):
+    encoder, _ = make_networks(n_components=6, anchored=True)
+    _, decoder = make_networks(n_components=3, anchored=True)
+    module = VariationalAutoencoder(
+        encoder,
+        decoder,
+        loss=loss,
+        output_activation=LOSSES[loss].output_activation,
+        n_features=7,
+        n_components=3,
+        noise_variance=noise_variance,
+        beta=2.0,
+        beta_warmup=4,
+    ).double()
+    module.begin_epoch(2)
+    assert_equal_to_autograd(module, make_batch(weighted=weighted), rtol=1e-10, atol=1e-12)
 
 
 def test_corrupted_rows_are_encoded_and_clean_ones_restored():

@@ -43,7 +43,7 @@ def test_an_epoch_of_a_recording_is_an_epoch(monkeypatch, n_rows, shuffle):
     x = torch.rand(n_rows, 4)
     rows = Rows((x,), torch.linspace(0.5, 1.5, n_rows))
     recording = Recording(
-        lambda index, rate: descents[1].step(rows.take(index), rate), n_rows // 5, 5, CPU
+        lambda index, rate: descents[1].step(rows.take(index), rate), n_rows // 5, 5, (), CPU
     )
     for _ in range(2):
         losses = []
@@ -74,7 +74,7 @@ def test_a_step_that_waits_is_taken_all_the_same():
         taken.append(index.tolist())
         return rate
 
-    recording = Recording(step, 3, 2, CPU)
+    recording = Recording(step, 3, 2, (), CPU)
     total = recording.run(torch.arange(6), [1.0, 2.0, 4.0])
     assert taken == [None, [0, 1], [2, 3], [4, 5]]
     assert_array_equal(total, 7.0)
