@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
+from skae._documentation import DocumentationLinkMixin
 from skae._pca import PCA
 from skae._recipe import DenoisingEnsemble
 from skae._rollback import unchanged_on_failure
@@ -248,7 +249,9 @@ def fit_parameters(estimator: Any, sample_weight: np.ndarray | None) -> dict[str
     return {}
 
 
-class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+class AutoencoderOutlierDetector(
+    DocumentationLinkMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+):
     """Outlier detection by the score of an autoencoder or of any other model of normal rows.
 
     The model scores how well a row fits the rows of `fit`. This class adds what is needed to act
