@@ -150,7 +150,7 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -187,7 +187,7 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -202,7 +202,7 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         per_feature : bool, default=False
             Whether to give the loss of every cell instead of its mean over the features.
@@ -217,26 +217,27 @@ class BaseAutoencoder(
         return self._apply(method, self._validate_loss_rows(X))
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
-        """Minus the loss of each row; the higher, the more the row is like the training data.
+        """Score of each row; the higher, the more the row is like the training data.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
         -------
         score : ndarray of shape (n_samples,)
-            Minus `reconstruction_error`.
+            Minus `reconstruction_error`; of a `VAETransformer`, a lower bound of the log-density in
+            nats.
         """
         return self._apply("score", self._validate_loss_rows(X), *self._score_arguments())
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """Mean of `score_samples`, so that a grid search looks for a small loss.
+        """Mean of `score_samples`, so that a grid search looks for the best model.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         y : Ignored
             Present for API consistency.
@@ -246,7 +247,7 @@ class BaseAutoencoder(
         Returns
         -------
         score : float
-            Minus the mean loss.
+            In the unit of `score_samples`.
         """
         scores = self.score_samples(X)
         weights = None

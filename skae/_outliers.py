@@ -397,7 +397,7 @@ class AutoencoderOutlierDetector(
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data, of any kind that the estimator takes.
         y : Ignored
             Present for API consistency.
@@ -407,7 +407,7 @@ class AutoencoderOutlierDetector(
 
         Returns
         -------
-        self : AutoencoderOutlierDetector
+        self : object
             The fitted detector.
         """
         self._check_parameters()
@@ -428,7 +428,7 @@ class AutoencoderOutlierDetector(
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -443,7 +443,7 @@ class AutoencoderOutlierDetector(
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -458,7 +458,7 @@ class AutoencoderOutlierDetector(
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -474,7 +474,7 @@ class AutoencoderOutlierDetector(
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             New rows: none of those of `fit`.
 
         Returns
@@ -528,7 +528,7 @@ class AutoencoderOutlierDetector(
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         expected : bool, default=False
             Whether to tell also what value the model expected in each cell.
