@@ -67,7 +67,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"save_figures\.py",
+    "ignore_pattern": r"^(?!plot_)\w+\.py$",
     "doc_module": ("skae",),
     "backreferences_dir": "api/generated/backreferences",
     "download_all_examples": False,
@@ -89,4 +89,4 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": True,
 }
-html_sidebars = {"index": [], "getting_started": [], "changelog": [], "development": []}
+html_sidebars = {"index": [], "getting_started": [], "changelog": [], "contributing": []}

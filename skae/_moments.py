@@ -589,7 +589,8 @@ def _within_streamed_blocks(
 
 
 def _full_precision_product(rows: Tensor) -> Tensor:
-    if rows.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
+    # Reading the older allow_tf32 is an error where the user has set the newer name.
+    if rows.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32":
         rows = rows.to(torch.float64)
     return rows.T @ rows
 

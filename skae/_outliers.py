@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
+from skae._documentation import DocumentationLinkMixin
 from skae._pca import PCA
 from skae._recipe import DenoisingEnsemble
 from skae._rollback import unchanged_on_failure
@@ -248,7 +249,9 @@ def fit_parameters(estimator: Any, sample_weight: np.ndarray | None) -> dict[str
     return {}
 
 
-class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+class AutoencoderOutlierDetector(
+    DocumentationLinkMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+):
     """Outlier detection by the score of an autoencoder or of any other model of normal rows.
 
     The model scores how well a row fits the rows of `fit`. This class adds what is needed to act
@@ -392,7 +395,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data, of any kind that the estimator takes.
         y : Ignored
             Present for API consistency.
@@ -402,7 +405,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Returns
         -------
-        self : AutoencoderOutlierDetector
+        self : object
             The fitted detector.
         """
         self._check_parameters()
@@ -423,7 +426,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -438,7 +441,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -453,7 +456,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -469,7 +472,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             New rows: none of those of `fit`.
 
         Returns
@@ -523,7 +526,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         expected : bool, default=False
             Whether to tell also what value the model expected in each cell.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite, log, pi
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from skae._device import resolve_device
+from skae._documentation import DocumentationLinkMixin
 from skae._linalg import (
     flip_signs,
     matmul,
@@ -511,7 +512,7 @@ def _project(X: Any, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
     return projected
 
 
-class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Principal component analysis (PCA), exact and for data of any size.
 
     Signature, attributes and sign convention are those of
@@ -698,7 +699,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.device = device
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> PCA:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Find the principal components of X.
 
         A failed fit leaves an earlier one as it was.
@@ -708,14 +709,14 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data. A memory map is read block by block.
         y : Ignored
-            For the API.
+            Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights. A row of weight 2 counts as two rows.
 
         Returns
         -------
-        PCA
-            The estimator itself.
+        self : object
+            The fitted estimator.
 
         Raises
         ------
@@ -739,17 +740,18 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data.
         y : Ignored
-            For the API.
+            Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, as in `fit`.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_components)
+        Z : ndarray of shape (n_samples, n_components)
+            In the dtype of X.
         """
         return self._transform(self._fit(X, sample_weight))
 
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> PCA:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Add rows, exactly: the result is that of `fit` on all rows so far.
 
         Every call keeps a (n_features, n_features) matrix up to date and solves its
@@ -763,14 +765,14 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Any number of rows.
         y : Ignored
-            For the API.
+            Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, as in `fit`.
 
         Returns
         -------
-        PCA
-            The estimator itself.
+        self : object
+            The fitted estimator.
 
         Raises
         ------
@@ -857,7 +859,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_components)
+        Z : ndarray of shape (n_samples, n_components)
             In the dtype of X.
         """
         check_is_fitted(self)
@@ -885,7 +887,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features)
+        X_original : ndarray of shape (n_samples, n_features)
             The points of the principal subspace that have these components, in the dtype of X.
         """
         check_is_fitted(self)
@@ -904,7 +906,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_features, n_features)
+        covariance : ndarray of shape (n_features, n_features)
             The variances along the components, and ``noise_variance_`` in all other directions;
             the same with and without whitening.
         """
@@ -920,7 +922,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_features, n_features)
+        precision : ndarray of shape (n_features, n_features)
             Where the covariance is singular, a variance of zero is taken for the smallest one
             that rounding lets exist beside the largest.
         """
@@ -955,7 +957,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        log_density : ndarray of shape (n_samples,)
             In nats; higher is more normal.
         """
         check_is_fitted(self)
@@ -982,13 +984,13 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Rows in the units of the training data.
         y : Ignored
-            For the API.
+            Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows in the mean.
 
         Returns
         -------
-        float
+        score : float
             In nats.
         """
         log_density = self.score_samples(X)

@@ -41,6 +41,10 @@ class EpochReporter:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            # Training that stopped early is complete; a notebook would show an open bar in red.
+            self.bar.total = self.bar.n
+            self.bar.refresh()
         self.bar.close()
         if error is None:
             # By now the estimator itself is fitted: nothing is to be added to a copy of it.

@@ -2,6 +2,7 @@
 
 from sklearn.utils import _safe_indexing
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -9,6 +10,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
+from sklearn.utils._plotting import _validate_style_kwargs
 from sklearn.utils.parallel import _get_threadpool_controller
 from sklearn.utils.validation import _check_sample_weight, _get_feature_names, _num_samples
 
@@ -23,5 +25,7 @@ __all__ = [
     "_num_samples",
     "_openmp_effective_n_threads",
     "_safe_indexing",
+    "_validate_style_kwargs",
+    "check_matplotlib_support",
     "validate_parameter_constraints",
 ]

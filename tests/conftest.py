@@ -6,6 +6,9 @@ import torch
 # scikit-learn skips its checks of array API input without it.
 os.environ["SCIPY_ARRAY_API"] = "1"
 
+# Figures are looked at through their artists; none is shown.
+os.environ["MPLBACKEND"] = "Agg"
+
 # The networks of the tests are so small that a second thread costs more than it gives.
 torch.set_num_threads(1)
 

@@ -10,7 +10,17 @@ import skae
 PACKAGE = Path(skae.__file__).parent
 FLOORS = [
     {"_sklearn_compat"},
-    {"_corruption", "_device", "_linalg", "_losses", "_moments", "_rollback"},
+    {
+        "_corruption",
+        "_device",
+        "_documentation",
+        "_linalg",
+        "_losses",
+        "_moments",
+        "_recording",
+        "_rollback",
+        "_solvers",
+    },
     {"_linear_code", "_training", "networks"},
     {"_reporting"},
     {"_base"},

@@ -12,10 +12,13 @@ from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from skae import AutoencoderTransformer
+from skae._device import threads
+from skae._training import Descent
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +263,34 @@ def test_failed_first_fit_leaves_nothing(X):
     assert vars(estimator) == before
 
 
+# Threads
+
+
+def test_small_dense_networks_train_on_one_thread(X, monkeypatch):
+    seen = []
+    step = Descent.step
+
+    def recorded(self, batch, rate):
+        seen.append(torch.get_num_threads())
+        return step(self, batch, rate)
+
+    monkeypatch.setattr(Descent, "step", recorded)
+    with threads(2):
+        small(max_iter=1).fit(X).partial_fit(X)
+        assert set(seen) == {1}
+        seen.clear()
+        small(max_iter=1, hidden_layer_sizes=(2048,), batch_size=1024).fit(X)
+        small(
+            max_iter=1, hidden_layer_sizes=(128, 64), activation="silu", network=linear_network
+        ).fit(X)
+        assert set(seen) == {2}
+        assert torch.get_num_threads() == 2
+
+
+def linear_network(n_features, n_components):
+    return nn.Linear(n_features, n_components), nn.Linear(n_components, n_features)
+
+
 # Progress and callbacks
 
 
@@ -277,6 +308,17 @@ def test_verbose_shows_loss_and_time_left(X):
     assert last.startswith("AutoencoderTransformer: 100%")
     assert "4/4 [" in last
     assert "epoch/s" in last
+    assert f"loss={estimator.loss_curve_[-1]:.4g}" in last
+
+
+def test_the_bar_is_full_when_training_stops_early(X):
+    shown = io.StringIO()
+    with redirect_stderr(shown):
+        estimator = small(max_iter=50, n_iter_no_change=1, tol=0.5, verbose=True).fit(X)
+    assert estimator.n_iter_ < 50
+    last = shown.getvalue().strip().split("\r")[-1]
+    assert last.startswith("AutoencoderTransformer: 100%")
+    assert f"{estimator.n_iter_}/{estimator.n_iter_} [" in last
     assert f"loss={estimator.loss_curve_[-1]:.4g}" in last
 
 
@@ -352,6 +394,52 @@ def test_progress_bar_alone_and_in_a_pipeline(X, capsys):
     assert "Pipeline - fit" in shown
     assert "AutoencoderTransformer - fit" in shown
     assert "100%" in shown
+
+
+class TaskTree:
+    """A callback that notes the way from the outermost task to each task that begins."""
+
+    max_propagation_depth = None
+
+    def __init__(self):
+        self.paths = []
+        self.n_ended = 0
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        path, task = [], context
+        while task is not None:
+            path.insert(0, f"{task.estimator_name} {task.task_name}")
+            task = task.parent
+        self.paths.append((path, context.max_subtasks))
+
+    def on_fit_task_end(self, estimator, context):
+        self.n_ended += 1
+
+
+def test_epochs_are_the_leaves_of_a_search_over_a_pipeline(X):
+    tree = TaskTree()
+    pipeline = Pipeline([("scale", StandardScaler()), ("encode", small(max_iter=3))])
+    search = GridSearchCV(pipeline, {"encode__n_components": [1, 2]}, cv=2)
+    search.set_callbacks(tree).fit(X)
+    training = ["Pipeline fit", "AutoencoderTransformer fit"]
+    evaluation = ["GridSearchCV fit", "GridSearchCV search", *training]
+    refit = ["GridSearchCV fit", *training]
+    paths = [path for path, _ in tree.paths]
+    assert paths.count(evaluation) == 4
+    assert paths.count(refit) == 1
+    assert paths.count([*evaluation, "AutoencoderTransformer epoch"]) == 4 * 3
+    assert paths.count([*refit, "AutoencoderTransformer epoch"]) == 3
+    # A bar knows from the start how many epochs there will be, and an epoch has no bar of its own.
+    for path, max_subtasks in tree.paths:
+        if path[-1].startswith("AutoencoderTransformer"):
+            assert max_subtasks == (0 if path[-1].endswith("epoch") else 3)
+    assert tree.n_ended == len(tree.paths)
 
 
 def test_callbacks_in_a_grid_search_with_two_jobs(X, capsys):

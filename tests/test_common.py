@@ -23,12 +23,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skae import PCA, AutoencoderTransformer, DenoisingAutoencoder
+from skae import PCA, AutoencoderTransformer, DenoisingAutoencoder, VAETransformer
 from skae.networks import Conv1dNetwork, Conv2dNetwork, RecurrentNetwork
 
 ANY_WIDTH = [
     AutoencoderTransformer(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
     DenoisingAutoencoder(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
+    VAETransformer(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
 ]
 FOUR_COLUMNS = [
     AutoencoderTransformer(2, network=network, max_iter=3, random_state=0)
@@ -52,8 +53,18 @@ FOUR_COLUMNS += [
         max_iter=3,
         random_state=0,
     ),
+    VAETransformer(2, network=Conv2dNetwork((2, 2), (3,)), max_iter=3, random_state=0),
+    VAETransformer(
+        2,
+        loss="gaussian",
+        network=RecurrentNetwork((2, 2), 3),
+        early_stopping=False,
+        beta_warmup=2,
+        max_iter=3,
+        random_state=0,
+    ),
 ]
-DEFAULT = [AutoencoderTransformer(), DenoisingAutoencoder()]
+DEFAULT = [AutoencoderTransformer(), DenoisingAutoencoder(), VAETransformer()]
 
 # Parameters that change the way of the data, in combination.
 COMBINATIONS = [
@@ -73,6 +84,14 @@ COMBINATIONS += [
         {"noise": "salt_and_pepper", "noise_level": (0.0, 0.3), "early_stopping": True},
         {"noise": "swap", "tied_weights": True, "sparsity": 0.01, "contraction": 0.01},
         {"noise": "masking", "init": "random", "pretrain_iter": 1, "hidden_layer_sizes": (6, 5)},
+    )
+]
+COMBINATIONS += [
+    clone(ANY_WIDTH[2]).set_params(**parameters)
+    for parameters in (
+        {"init": "random", "noise_variance": 0.1, "n_importance_samples": 3, "batch_size": 16},
+        {"loss": "gaussian", "beta": 2.0, "beta_warmup": 2, "early_stopping": False},
+        {"use_bias": False, "dropout": 0.2, "solver": "rmsprop", "precision": "bf16"},
     )
 ]
 
@@ -141,7 +160,7 @@ def outputs(estimator, X):
         "reconstruction_error": estimator.reconstruction_error(X),
         "reconstruction_error per feature": estimator.reconstruction_error(X, per_feature=True),
         "score_samples": estimator.score_samples(X),
-    }
+    } | ({"std": estimator.posterior(X)[1]} if hasattr(estimator, "posterior") else {})
 
 
 def assert_same_outputs(actual, desired, **tolerances):
@@ -529,9 +548,16 @@ def assert_refused(estimator, X, method, parameter, value):
     assert_same_outputs(outputs(estimator, X), before, rtol=0)
 
 
-@pytest.mark.parametrize(("parameter", "value"), BAD_PARAMETERS)
+@pytest.mark.parametrize(
+    ("estimator", "parameter", "value"),
+    [
+        pytest.param(estimator, parameter, value, id=f"{short_name(estimator)}-{parameter}-{value}")
+        for estimator in ANY_WIDTH
+        for parameter, value in BAD_PARAMETERS
+        if parameter in estimator.get_params()
+    ],
+)
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-@pytest.mark.parametrize("estimator", ANY_WIDTH, ids=short_name)
 def test_bad_parameters(estimator, X, method, parameter, value):
     assert_refused(clone(estimator), X, method, parameter, value)
 

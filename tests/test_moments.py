@@ -265,3 +265,15 @@ def test_overflow_is_silent_in_threads_too(monkeypatch):
     X = np.full((30_000, 60), 1e200)
     X[::2] = -1e200
     assert not torch.isfinite(Moments.from_rows(X).scatter).all()
+
+
+@pytest.mark.parametrize("precision", ["none", "ieee", "tf32"])
+def test_products_on_a_gpu_are_not_rounded_to_tensorfloat32(precision):
+    rows = torch.ones(3, 2)
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = precision
+    try:
+        product = _moments._full_precision_product(rows)
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+    assert product.dtype == (torch.float64 if precision == "tf32" else torch.float32)

@@ -100,7 +100,7 @@ def test_anchored_network_starts_linear(activation, tied_weights):
     if tied_weights:
         slope = np.ones(5)
     x = rng.normal(size=(6, 5))
-    anchor(encoder, decoder, *map(torch.tensor, (mean, axes, offset, slope)))
+    anchor(encoder, decoder, *map(torch.tensor, (mean, axes, offset, slope * axes)))
     z = encoder(torch.tensor(x, dtype=torch.float32))
     assert_allclose(z[:, :2].detach(), (x - mean) @ axes.T, rtol=1e-4, atol=1e-5)
     assert_array_equal(z[:, 2].detach(), np.zeros(6))
@@ -117,7 +117,7 @@ def test_every_weight_of_an_anchored_network_learns(tied_weights):
     x = torch.randn(50, 5) ** 3
     mean = x.mean(dim=0)
     axes = torch.linalg.svd(x - mean, full_matrices=False)[2][:2]
-    anchor(encoder, decoder, mean, axes, mean, torch.ones(5))
+    anchor(encoder, decoder, mean, axes, mean, axes)
     weights = [*encoder.parameters(), *decoder.parameters()]
     before = [w.detach().clone() for w in weights]
     optimizer = torch.optim.Adam(weights, lr=1e-2)

@@ -12,6 +12,7 @@ from typing import ClassVar
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from skae._documentation import DocumentationLinkMixin
 from skae._sklearn_compat import Interval, StrOptions
 from skae.networks._dense import ACTIVATIONS
 from skae.networks._shapes import SEQUENCE_AXES, positive_integers, row_shape
@@ -131,7 +132,7 @@ PARAMETER_CONSTRAINTS = {
 }
 
 
-class Conv2dNetwork(BaseEstimator):
+class Conv2dNetwork(DocumentationLinkMixin, BaseEstimator):
     """Convolutional encoder and decoder of images.
 
     A value of `network` in the estimators. Each stage of the encoder is a convolution of stride
@@ -239,7 +240,7 @@ class Conv2dNetwork(BaseEstimator):
         )
 
 
-class Conv1dNetwork(BaseEstimator):
+class Conv1dNetwork(DocumentationLinkMixin, BaseEstimator):
     """Convolutional encoder and decoder of sequences.
 
     A value of `network` in the estimators. Each stage of the encoder is a convolution over time
