@@ -2,9 +2,16 @@
 
 from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
+from skae._outliers import AutoencoderOutlierDetector
 from skae._pca import PCA
 from skae._vae import VAETransformer
 
-__all__ = ["AutoencoderTransformer", "DenoisingAutoencoder", "PCA", "VAETransformer"]
+__all__ = [
+    "AutoencoderOutlierDetector",
+    "AutoencoderTransformer",
+    "DenoisingAutoencoder",
+    "PCA",
+    "VAETransformer",
+]
 
 __version__ = "0.1.0"

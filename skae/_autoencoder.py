@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 from typing import Any, Literal, Self
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from skae._base import BaseAutoencoder, Start
 from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance, squared_jacobian_norm
 from skae._training import Rows, TrainableModule, mean_squared_residual
+from skae.networks._chain import Activated, Chain, chained, own_weights
 from skae.networks._dense import ACTIVATIONS, Network, layer_pairs
 
 
@@ -99,6 +100,41 @@ class Autoencoder(TrainableModule):
         if self._contraction > 0.0:
             losses = losses + self._contraction * squared_jacobian_norm(self.encode, x)
         return losses
+
+    def by_hand(self, precision: str) -> Callable[[Rows], Tensor] | None:
+        """Give what `TrainableModule` says, if both networks are dense."""
+        encoder, decoder = chained(self.encoder, precision), chained(self.decoder, precision)
+        if encoder is None or decoder is None or self._contraction > 0.0:
+            return None
+        if not self._loss.on_logits:
+            decoder = Chain([decoder, Activated(type(self.output_activation))])
+        log_variance = [own_weights(self.log_variance)] if self._loss.learns_variance else []
+
+        def loss_and_gradients(batch: Rows) -> Tensor:
+            x, target = batch.tensors[0], batch.tensors[-1]
+            if len(batch.tensors) == 1:
+                x = self.corruption(x)
+            z = encoder.forward(x)
+            losses, *derivatives = self._loss.with_derivatives(
+                decoder.forward(z), target, *(learned_variance(w) for w, _ in log_variance)
+            )
+            losses = losses.mean(dim=-1)  # (batch,)
+            # The share of each row in the mean over the batch.
+            share: float | Tensor = 1.0 / len(x)
+            if batch.weights is not None:
+                share = share * batch.weights[:, None]  # (batch, 1)
+            for derivative in derivatives:
+                derivative *= share / x.shape[1]
+            z_gradient = decoder.backward(derivatives[0])
+            if self._sparsity > 0.0:
+                losses += self._sparsity * z.abs().sum(dim=-1)
+                z_gradient += self._sparsity * share * z.sign()
+            encoder.accumulate(z_gradient)
+            for (w, gradient), derivative in zip(log_variance, derivatives[1:], strict=True):
+                gradient += derivative.sum(dim=0) * w.exp()
+            return (losses if batch.weights is None else losses * batch.weights).sum()
+
+        return loss_and_gradients
 
     def stages(self) -> list[Autoencoder]:
         """Autoencoders of one layer each that share the weights of this one, if it is dense."""
@@ -397,7 +433,7 @@ class AutoencoderTransformer(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data, at least two rows.
         y : Ignored
             Present for API consistency.
@@ -428,7 +464,7 @@ class AutoencoderTransformer(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Some of the training data. On the first call, a fractional `n_components` is resolved
             on these rows.
         y : Ignored

@@ -24,7 +24,14 @@ from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from skae._device import is_available, private_random_state, resolve_device, to_tensor
+from skae._device import (
+    copy_to,
+    is_available,
+    private_random_state,
+    resolve_device,
+    threads,
+    to_tensor,
+)
 from skae._documentation import DocumentationLinkMixin
 from skae._linear_code import LinearCode, linear_code
 from skae._losses import LOSSES, check_support
@@ -37,10 +44,10 @@ from skae._sklearn_compat import (
     _check_sample_weight,
     _get_feature_names,
 )
+from skae._solvers import SOLVERS
 from skae._training import (
-    LEARNING_RATE_INIT,
     LEARNING_RATES,
-    SOLVERS,
+    Descent,
     History,
     Rows,
     SparseTable,
@@ -48,9 +55,6 @@ from skae._training import (
     check_finite,
     encode_rows,
     in_batches,
-    make_optimizer,
-    optimizer_arrays,
-    restore_optimizer,
     train,
     train_epoch,
 )
@@ -64,6 +68,11 @@ TORCH_DTYPE = {"float64": torch.float64, "float32": torch.float32}
 # of a small network costs a GPU about 0.5 ms of kernel launches, whatever its size; in that time
 # a few CPU cores do about this much arithmetic.
 LARGE_STEP = 2**24
+
+# Multiply-adds of one training step of a dense network from which more than one thread pays.
+# Operators of a smaller one are over before a second thread has begun, and where the cores have
+# other work, as in a grid search, threads that wait for each other make a fit many times slower.
+PARALLEL_STEP = 2**22
 
 
 class Start(NamedTuple):
@@ -141,7 +150,7 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -178,7 +187,7 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -193,7 +202,7 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         per_feature : bool, default=False
             Whether to give the loss of every cell instead of its mean over the features.
@@ -208,26 +217,27 @@ class BaseAutoencoder(
         return self._apply(method, self._validate_loss_rows(X))
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
-        """Minus the loss of each row; the higher, the more the row is like the training data.
+        """Score of each row; the higher, the more the row is like the training data.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
         -------
         score : ndarray of shape (n_samples,)
-            Minus `reconstruction_error`.
+            Minus `reconstruction_error`; of a `VAETransformer`, a lower bound of the log-density in
+            nats.
         """
         return self._apply("score", self._validate_loss_rows(X), *self._score_arguments())
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """Mean of `score_samples`, so that a grid search looks for a small loss.
+        """Mean of `score_samples`, so that a grid search looks for the best model.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         y : Ignored
             Present for API consistency.
@@ -237,7 +247,7 @@ class BaseAutoencoder(
         Returns
         -------
         score : float
-            Minus the mean loss.
+            In the unit of `score_samples`.
         """
         scores = self.score_samples(X)
         weights = None
@@ -359,6 +369,7 @@ class BaseAutoencoder(
 
         with (
             private_random_state(training_seed, device),
+            threads(self._n_threads(module)),
             EpochReporter(self, context, X, sample_weight, fitted_attributes) as reporter,
         ):
             module, rows = module.to(device), rows.to(device)
@@ -450,27 +461,28 @@ class BaseAutoencoder(
             module = self._start(rows, n_components, continued)
         device = self._resolve_device(module)
 
-        with private_random_state(training_seed, device):
+        with (
+            private_random_state(training_seed, device),
+            threads(self._n_threads(module)),
+        ):
             module.to(device)
-            optimizer = make_optimizer(module, self.solver, self._learning_rate_init(), self.alpha)
-            memory_of, memory = getattr(self, "_optimizer_memory", (None, []))
-            if memory_of == self.solver:
-                restore_optimizer(optimizer, memory)
+            memory_of, memory = getattr(self, "_solver_memory", (None, {}))
+            if memory_of != self.solver:
+                memory = {}
+            descent = Descent(module, self.solver, self.alpha, self.precision, memory)
             rows = rows.to(device)
             loss = train_epoch(
-                module,
+                descent,
                 rows,
                 history,
-                optimizer,
                 repeat(self._learning_rate_init()),
                 batch_size=self.batch_size,
                 shuffle=self.shuffle,
-                precision=self.precision,
             )
         history.best_loss = min(loss, self.best_loss_) if continued else loss
-        check_finite(module, loss, epoch=len(history.loss_curve))
+        check_finite(descent.weights.values, loss, epoch=len(history.loss_curve))
         self.__dict__.update(self._fitted_attributes(module, n_components, device, history, rows))
-        self._optimizer_memory = (self.solver, optimizer_arrays(optimizer))
+        self._solver_memory = (self.solver, descent.solver.memory_arrays())
 
     def _validate_training_data(
         self,
@@ -644,12 +656,20 @@ class BaseAutoencoder(
         return self.output_activation
 
     def _resolve_device(self, module: TrainableModule) -> torch.device:
-        n_weights = sum(weights.numel() for weights in module.parameters())
-        return resolve_device(self.device, large=self.batch_size * n_weights >= LARGE_STEP)
+        return resolve_device(self.device, large=self._step_size(module) >= LARGE_STEP)
+
+    def _n_threads(self, module: TrainableModule) -> int | None:
+        # The weights of other networks say little about their work: a convolution uses each many
+        # times.
+        small = self.network is None and self._step_size(module) < PARALLEL_STEP
+        return 1 if small else None
+
+    def _step_size(self, module: TrainableModule) -> int:
+        return self.batch_size * sum(weights.numel() for weights in module.parameters())
 
     def _learning_rate_init(self) -> float:
         if self.learning_rate_init == "auto":
-            return LEARNING_RATE_INIT[self.solver]
+            return SOLVERS[self.solver].learning_rate_init
         return self.learning_rate_init
 
     def _fitted_attributes(
@@ -675,7 +695,7 @@ class BaseAutoencoder(
             "pretrain_loss_curves_": history.pretrain_loss_curves,
             "best_loss_": history.best_loss,
             "_recipe": clone(self).get_params(deep=False),
-            "_optimizer_memory": (None, []),
+            "_solver_memory": (None, {}),
         }
 
     def _attributes_of_model(
@@ -689,9 +709,9 @@ class BaseAutoencoder(
         device, dtype = torch.device(self.device_), TORCH_DTYPE[X.dtype.name]
         if not is_available(device) or (device.type == "mps" and dtype == torch.float64):
             device = CPU
-        module = self.module_
+        module: nn.Module = self.module_
         if device != CPU or dtype != torch.float32:
-            module = copy.deepcopy(module).to(device, dtype)
+            module = copy_to(module, device, dtype)
         function = getattr(module, method)
         return in_batches(lambda batch: function(batch, *arguments), X, device)
 

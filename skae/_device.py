@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import nn
 
 # torch's random state belongs to the whole process. Fits that run in threads take turns, so that
 # each one draws the numbers of its own seed.
@@ -79,6 +83,55 @@ def to_tensor(
         # A tensor can be neither read-only nor run backwards.
         array = array.copy()
     return torch.from_numpy(array).to(device=device, dtype=dtype)
+
+
+class _Copies(threading.local):
+    """Copies of the modules that are alive; in no other thread's way."""
+
+    def __init__(self) -> None:
+        self.of: WeakKeyDictionary[nn.Module, dict[Any, nn.Module]] = WeakKeyDictionary()
+
+
+_COPIES = _Copies()
+
+
+def copy_to(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Copy a module to a device and a dtype.
+
+    The copy is kept for as long as the module lives and takes over its weights in every call:
+    making it anew costs several times as much as one row on its way through the network.
+    """
+    parts = tuple(map(id, module.modules()))  # a part may have been exchanged
+    copies = _COPIES.of.setdefault(module, {})
+    key = device, dtype, parts
+    if key not in copies:
+        copies[key] = copy.deepcopy(module).to(device, dtype)
+        return copies[key]
+    with torch.no_grad():
+        for target, source in zip(tensors_of(copies[key]), tensors_of(module), strict=True):
+            target.copy_(source)
+    return copies[key]
+
+
+def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Yield the parameters and buffers of a module."""
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+@contextmanager
+def threads(n_threads: int | None) -> Iterator[None]:
+    """Let Torch's operators use so many threads of the CPU inside the block, or as many as before.
+
+    Torch has one such number for each thread of the program, and one for those to come.
+    """
+    before = torch.get_num_threads()
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

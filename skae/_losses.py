@@ -43,6 +43,28 @@ def gaussian(output: Tensor, target: Tensor, variance: Tensor) -> Tensor:
     return (torch.log(2.0 * math.pi * variance) + torch.square(output - target) / variance) / 2.0
 
 
+def squared_error_and_derivative(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """`squared_error` and its derivative by the output."""
+    residual = output - target
+    return torch.square(residual), residual.mul_(2.0)
+
+
+def bernoulli_and_derivative(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """`bernoulli` and its derivative by the logits."""
+    return bernoulli(logits, target), torch.sigmoid(logits) - target
+
+
+def gaussian_and_derivatives(
+    output: Tensor, target: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`gaussian` and its derivatives by the output and by the variance."""
+    residual = output - target
+    by_output = residual / variance
+    squared = residual * by_output  # in units of the variance
+    loss = (torch.log(2.0 * math.pi * variance) + squared) / 2.0
+    return loss, by_output, (1.0 - squared) / (2.0 * variance)
+
+
 def squared_jacobian_norm(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Squared Frobenius norm of the Jacobian of a function of rows (Rifai et al. 2011).
 
@@ -80,6 +102,10 @@ class Loss(NamedTuple):
 
     If `learns_variance`, a third argument is the variance of each feature."""
 
+    with_derivatives: Callable[..., tuple[Tensor, ...]]
+    """The same with the derivatives by the output and, if it is an argument, by the variance, all
+    (batch, n_features)."""
+
     output_activation: str
     """What "auto" stands for: turns the decoder's output into a reconstruction."""
 
@@ -94,15 +120,24 @@ class Loss(NamedTuple):
 
 
 LOSSES = {
-    "bernoulli": Loss(bernoulli, "logistic", on_logits=True, support=(0.0, 1.0)),
+    "bernoulli": Loss(
+        bernoulli, bernoulli_and_derivative, "logistic", on_logits=True, support=(0.0, 1.0)
+    ),
     "gaussian": Loss(
         gaussian,
+        gaussian_and_derivatives,
         "identity",
         on_logits=False,
         support=(-np.inf, np.inf),
         learns_variance=True,
     ),
-    "squared_error": Loss(squared_error, "identity", on_logits=False, support=(-np.inf, np.inf)),
+    "squared_error": Loss(
+        squared_error,
+        squared_error_and_derivative,
+        "identity",
+        on_logits=False,
+        support=(-np.inf, np.inf),
+    ),
 }
 
 

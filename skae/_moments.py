@@ -358,7 +358,7 @@ def centred_rows(
 
     Parameters
     ----------
-    X : ndarray or memmap of shape (n_samples, n_features)
+    X : ndarray, memmap or csr of shape (n_samples, n_features)
     mean : ndarray of shape (n_features,), float64
     sample_weight : ndarray of shape (n_samples,), default=None
     dtype : dtype, default=np.float64
@@ -371,7 +371,8 @@ def centred_rows(
         A new array each time.
     """
     for rows in _slices(X.shape[0], _block_rows(X.shape[1], 8)):
-        block = np.subtract(X[rows], mean, dtype=np.float64)
+        part = X[rows].toarray() if sparse.issparse(X) else X[rows]
+        block = np.subtract(part, mean, dtype=np.float64)
         if sample_weight is not None:
             block *= np.sqrt(sample_weight[rows])[:, np.newaxis]
         yield rows, block.astype(dtype, copy=False)

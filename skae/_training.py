@@ -5,13 +5,12 @@ Both know tensors and one module; neither knows a model or an estimator.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +19,8 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from skae._device import to_tensor
+from skae._recording import Recording
+from skae._solvers import FlatWeights, Solver
 
 
 class TrainableModule(nn.Module):
@@ -31,6 +32,11 @@ class TrainableModule(nn.Module):
 
     part_names: tuple[str, ...] = ()
     """Names of the parts, if the loss has any."""
+
+    @property
+    def loss_shape(self) -> tuple[int, ...]:
+        """Shape of the loss of one row: that of a number, or of its parts."""
+        return (len(self.part_names),) if self.part_names else ()
 
     encode: Callable[[Tensor], Tensor]
     """Takes a batch of rows and gives their codes, (batch, n_components)."""
@@ -47,6 +53,14 @@ class TrainableModule(nn.Module):
     def total(self, losses: Tensor) -> Tensor:
         """Add up the parts of a loss, (..., n_parts) -> (...)."""
         return losses
+
+    def by_hand(self, precision: str) -> Callable[[Rows], Tensor] | None:
+        """Give a function that does the work of `differentiate`, if the module has a faster one.
+
+        It takes a batch in training mode, returns the sum of its losses, or of each part, times
+        their weights, and adds the derivatives of the mean loss to the ``grad`` of the weights.
+        """
+        return None
 
 
 class SparseTable:
@@ -108,6 +122,17 @@ class Rows:
             return self._map(lambda tensor: tensor[index])
         return self._map(lambda tensor: tensor.index_select(0, index))
 
+    def split(self, size: int) -> Iterator[Rows]:
+        """Yield the rows in pieces of a size; the last one takes what is left."""
+        pieces = zip(*(tensor.split(size) for tensor in self.tensors), strict=True)
+        weights = repeat(None) if self.weights is None else self.weights.split(size)
+        return map(Rows, pieces, weights)
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Size of a dense float32 row of all tensors."""
+        return sum(4 * math.prod(tensor.shape[1:]) for tensor in self.tensors)
+
     def to_numpy(self) -> tuple[Any, np.ndarray | None]:
         """Give what is to be reconstructed, as an array or sparse matrix, and its weights."""
         target = self.tensors[-1]
@@ -123,18 +148,6 @@ class Rows:
     def _map(self, function: Callable[[Any], Any]) -> Rows:
         weights = None if self.weights is None else function(self.weights)
         return Rows(tuple(function(tensor) for tensor in self.tensors), weights)
-
-
-SOLVERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adadelta": partial(torch.optim.Adadelta, foreach=True),
-    "adam": partial(torch.optim.Adam, fused=True),
-    "adamw": partial(torch.optim.AdamW, fused=True),
-    "rmsprop": partial(torch.optim.RMSprop, foreach=True),
-    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True),
-}
-
-# Adadelta's steps have the size of the weights themselves, hence the factor of one (Zeiler 2012).
-LEARNING_RATE_INIT = {"adadelta": 1.0, "adam": 3e-3, "adamw": 3e-3, "rmsprop": 1e-3, "sgd": 1e-2}
 
 
 def constant(learning_rate_init: float, n_steps: int) -> Iterator[float]:
@@ -156,6 +169,13 @@ LEARNING_RATES: dict[str, Callable[[float, int], Iterator[float]]] = {
 # Rows that go through the network together at inference: enough to keep a core busy, few enough
 # that the widest layer stays in its cache.
 INFERENCE_BATCH_SIZE = 4096
+
+# Steps that save more than a recording costs, which is some tens of milliseconds.
+MIN_STEPS_TO_RECORD = 100
+
+# Size of the rows that are gathered together: they are still in a core's cache when their batch
+# is due.
+BLOCK_BYTES = 2**20
 
 
 @dataclass
@@ -191,35 +211,52 @@ class Observer(Protocol):
         """Take note that an epoch has ended; True stops the training."""
 
 
-def make_optimizer(
-    module: TrainableModule, solver: str, learning_rate_init: float, alpha: float
-) -> torch.optim.Optimizer:
-    """Build the optimizer of a module; `alpha` decays matrices and leaves biases alone."""
-    matrices = [weights for weights in module.parameters() if weights.ndim > 1]
-    vectors = [weights for weights in module.parameters() if weights.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": alpha}, {"params": vectors, "weight_decay": 0.0}]
-    return SOLVERS[solver]([group for group in groups if group["params"]], lr=learning_rate_init)
+class Descent:
+    """The weights of a module on their way down its loss.
+
+    Parameters
+    ----------
+    module : TrainableModule
+        Its parameters and their ``grad`` become views of one vector each.
+    solver : str
+        Key of `SOLVERS`.
+    alpha : float
+        Weight decay of matrices.
+    precision : {"float32", "bf16"}
+        Of matrix products.
+    memory : dict of str to ndarray, default=None
+        What a solver remembers of earlier steps.
+    """
+
+    def __init__(
+        self,
+        module: TrainableModule,
+        solver: str,
+        alpha: float,
+        precision: str,
+        memory: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        self.module = module
+        self.weights = FlatWeights(module)
+        self.solver = Solver(self.weights, solver, alpha, memory)
+        by_hand = module.by_hand(precision)
+        self.needs_autograd = by_hand is None
+        self.loss_and_gradients = by_hand or partial(differentiate, module, precision)
+
+    def step(self, batch: Rows, rate: float | Tensor) -> Tensor:
+        """Take a step and return the sum of the losses of the batch before it."""
+        self.weights.gradients.zero_()
+        loss = self.loss_and_gradients(batch)
+        self.solver.step(rate)
+        return loss
 
 
-def optimizer_arrays(optimizer: torch.optim.Optimizer) -> list[dict[str, np.ndarray]]:
-    """Copy the optimizer's memory (moments, step counts) of each weight into arrays."""
-    state = optimizer.state_dict()["state"]
-    return [
-        {name: value.cpu().numpy() for name, value in state[index].items()}
-        for index in sorted(state)
-    ]
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, arrays: list[dict[str, np.ndarray]]
-) -> None:
-    """Give an optimizer the memory that `optimizer_arrays` copied."""
-    state = optimizer.state_dict()
-    state["state"] = {
-        index: {name: torch.from_numpy(array.copy()) for name, array in memory.items()}
-        for index, memory in enumerate(arrays)
-    }
-    optimizer.load_state_dict(state)
+def differentiate(module: TrainableModule, precision: str, batch: Rows) -> Tensor:
+    """Add the derivatives of the mean loss to the weights' ``grad``; return the sum of losses."""
+    with products(precision, batch.device):
+        losses = weighted_losses(module, batch)
+    module.total(losses.mean(dim=0)).backward()
+    return losses.detach().sum(dim=0)
 
 
 def train(
@@ -284,7 +321,8 @@ def train(
     ValueError
         If the loss or a weight becomes infinite or NaN.
     """
-    optimizer = make_optimizer(module, solver, learning_rate_init, alpha)
+    descent = Descent(module, solver, alpha, precision)
+    recording = make_recording(descent, rows, batch_size, max_iter)
     n_steps = max_iter * math.ceil(len(rows) / batch_size)
     rates = LEARNING_RATES[learning_rate](learning_rate_init, n_steps)
     monitored_rows = rows if validation_rows is None else validation_rows
@@ -300,19 +338,18 @@ def train(
     for epoch in range(1, max_iter + 1):
         observer.epoch_begins()
         loss = train_epoch(
-            module,
+            descent,
             rows,
             history,
-            optimizer,
             rates,
             batch_size=batch_size,
             shuffle=shuffle,
-            precision=precision,
+            recording=recording,
         )
         if validation_rows is not None:
             loss = mean_loss(module, validation_rows)
             history.validation_loss_curve.append(loss)
-        check_finite(module, loss, epoch)
+        check_finite(descent.weights.values, loss, epoch)
 
         # The training loss of a warm-up is not comparable with that of later epochs.
         warming_up = len(history.loss_curve) <= module.n_warmup_epochs
@@ -336,36 +373,56 @@ def train(
     return False
 
 
+def make_recording(
+    descent: Descent, rows: Rows, batch_size: int, max_iter: int
+) -> Recording | None:
+    """Prepare the recording of a step if it pays: on a CUDA device, for many steps by hand."""
+    n_batches = len(rows) // batch_size
+    if (
+        rows.device.type != "cuda"
+        or descent.needs_autograd
+        or any(isinstance(table, SparseTable) for table in rows.tensors)
+        or descent.module.n_warmup_epochs > 0  # a replay would not see the loss change
+        or n_batches * max_iter < MIN_STEPS_TO_RECORD
+    ):
+        return None
+
+    def step(index: Tensor, rate: Tensor) -> Tensor:
+        return descent.step(rows.take(index), rate)
+
+    return Recording(step, n_batches, batch_size, descent.module.loss_shape, rows.device)
+
+
 def train_epoch(
-    module: TrainableModule,
+    descent: Descent,
     rows: Rows,
     history: History,
-    optimizer: torch.optim.Optimizer,
     rates: Iterator[float],
     *,
     batch_size: int,
     shuffle: bool,
-    precision: str,
+    recording: Recording | None = None,
 ) -> float:
     """Pass over the rows once, in steps of `batch_size`; record and return the mean loss.
 
     The loss of a batch is that before its step. It stays on the device until the epoch ends,
-    because reading it back would make the host wait for every step.
+    because reading it back would make the host wait for every step. A recording takes the steps of
+    the full batches.
     """
-    n_parts = len(module.part_names)
-    total = torch.zeros((n_parts,) if n_parts else (), device=rows.device)
+    module = descent.module
     module.train()
     module.begin_epoch(len(history.loss_curve) + 1)
-    for batch in batches(rows, batch_size, shuffle):
-        with products(precision, rows.device):
-            losses = weighted_losses(module, batch)
-        rate = next(rates)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad()
-        module.total(losses.mean(dim=0)).backward()
-        optimizer.step()
-        total += losses.detach().sum(dim=0)
+    total = torch.zeros(module.loss_shape, device=rows.device)
+    with torch.inference_mode(not descent.needs_autograd):  # spares operators their bookkeeping
+        if recording is None:
+            for batch, rate in zip(batches(rows, batch_size, shuffle), rates, strict=False):
+                total += descent.step(batch, rate)
+        else:
+            order = (torch.randperm if shuffle else torch.arange)(len(rows), device=rows.device)
+            order, rest = order[: recording.n_rows], order[recording.n_rows :]
+            total += recording.run(order, list(islice(rates, recording.n_batches)))
+            if len(rest) > 0:
+                total += descent.step(rows.take(rest), next(rates))
     mean = total / len(rows)
     history.loss_curve.append(module.total(mean).item())
     for name, part in zip(module.part_names, mean.reshape(-1).tolist(), strict=False):
@@ -374,15 +431,17 @@ def train_epoch(
 
 
 def batches(rows: Rows, batch_size: int, shuffle: bool) -> Iterator[Rows]:
-    """Yield the rows in batches; the last one takes what is left."""
-    if batch_size >= len(rows):
-        parts: Iterable[Tensor | slice] = [slice(None)]
-    elif shuffle:
-        parts = torch.randperm(len(rows), device=rows.device).split(batch_size)
-    else:
-        parts = (slice(i, i + batch_size) for i in range(0, len(rows), batch_size))
-    for part in parts:
-        yield rows.take(part).to_dense()
+    """Yield the rows in batches; the last one takes what is left.
+
+    Rows are gathered, and made dense, for as many batches at once as fit a block: few calls for
+    narrow tables, and little memory for any.
+    """
+    shuffle = shuffle and batch_size < len(rows)
+    order = torch.randperm(len(rows), device=rows.device) if shuffle else None
+    block_size = batch_size * max(1, BLOCK_BYTES // (batch_size * rows.bytes_per_row))
+    for start in range(0, len(rows), block_size):
+        block = slice(start, start + block_size)
+        yield from rows.take(block if order is None else order[block]).to_dense().split(batch_size)
 
 
 def weighted_losses(module: TrainableModule, batch: Rows) -> Tensor:
@@ -419,7 +478,7 @@ def mean_loss(module: TrainableModule, rows: Rows) -> float:
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
     """Copy the weights of a module."""
-    return copy.deepcopy(module.state_dict())
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
 def is_clear_gain(losses: Tensor, earlier_losses: Tensor) -> bool:
@@ -460,9 +519,9 @@ def encode_rows(encode: Callable[[Tensor], Tensor], rows: Rows) -> Rows:
     return Rows((torch.cat(codes),), rows.weights)
 
 
-def check_finite(module: TrainableModule, loss: float, epoch: int) -> None:
+def check_finite(weights: Tensor, loss: float, epoch: int) -> None:
     """Raise a ValueError if the loss of an epoch or the weights after it are not finite."""
-    if math.isfinite(loss) and all(weights.isfinite().all() for weights in module.parameters()):
+    if math.isfinite(loss) and weights.isfinite().all():
         return
     raise ValueError(
         f"Training diverged in epoch {epoch}: the loss is {loss}, and weights may have become "
@@ -486,10 +545,17 @@ def in_batches(function: Callable[[Tensor], Tensor], X: Any, device: torch.devic
     ndarray
         The results of all rows.
     """
-    results = []
+    n_rows = X.shape[0]
+    results: np.ndarray | None = None
     with torch.inference_mode():
-        for start in range(0, X.shape[0], INFERENCE_BATCH_SIZE):
+        for start in range(0, n_rows, INFERENCE_BATCH_SIZE):
             batch = X[start : start + INFERENCE_BATCH_SIZE]
             batch = batch.toarray() if sparse.issparse(batch) else np.ascontiguousarray(batch)
-            results.append(function(to_tensor(batch, device)).cpu().numpy())
-    return results[0] if len(results) == 1 else np.concatenate(results)
+            result = function(to_tensor(batch, device)).cpu().numpy()
+            if n_rows <= INFERENCE_BATCH_SIZE:
+                return result
+            if results is None:
+                results = np.empty((n_rows, *result.shape[1:]), result.dtype)
+            results[start : start + INFERENCE_BATCH_SIZE] = result
+    assert results is not None
+    return results

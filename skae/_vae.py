@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
@@ -19,7 +19,15 @@ from torch.nn import functional
 
 from skae._base import BaseAutoencoder, Start
 from skae._linear_code import LinearCode
-from skae._losses import VARIANCE_FLOOR, bernoulli, gaussian, learned_variance, squared_error
+from skae._losses import (
+    VARIANCE_FLOOR,
+    bernoulli,
+    bernoulli_and_derivative,
+    gaussian,
+    gaussian_and_derivatives,
+    learned_variance,
+    squared_error,
+)
 from skae._sklearn_compat import Interval, StrOptions, validate_parameter_constraints
 from skae._training import (
     INFERENCE_BATCH_SIZE,
@@ -29,6 +37,7 @@ from skae._training import (
     encode_rows,
     mean_squared_residual,
 )
+from skae.networks._chain import Activated, Chain, chained, own_weights
 from skae.networks._dense import ACTIVATIONS, Network
 
 # Logarithms of posterior variances stay above minus this. Where the data has little noise they do
@@ -58,6 +67,11 @@ def log_variance_of(logit: Tensor) -> Tensor:
     from the training data cannot get one that is exponential in their distance.
     """
     return -LOG_VARIANCE_BOUND * torch.tanh(functional.softplus(-logit) / LOG_VARIANCE_BOUND)
+
+
+def log_variance_slope(logit: Tensor, log_variance: Tensor) -> Tensor:
+    """Give the derivative of `log_variance_of`, whose value is known."""
+    return torch.sigmoid(-logit) * (1.0 - torch.square(log_variance / LOG_VARIANCE_BOUND))
 
 
 def logit_of(variance: Tensor) -> Tensor:
@@ -260,6 +274,52 @@ class VariationalAutoencoder(TrainableModule):
             )
             reconstruction = (above + below) / 2.0
         return torch.stack([reconstruction, kl_divergence(mean, log_variance)], dim=-1)
+
+    def by_hand(self, precision: str) -> Callable[[Rows], Tensor] | None:
+        """Give what `TrainableModule` says, if both networks are dense."""
+        encoder, decoder = chained(self.encoder, precision), chained(self.decoder, precision)
+        if encoder is None or decoder is None:
+            return None
+        if self._loss != "bernoulli":
+            decoder = Chain([decoder, Activated(type(self.output_activation))])
+        logit_offset, logit_gradient = own_weights(self.logit)
+
+        def loss_and_gradients(batch: Rows) -> Tensor:
+            (x,) = batch.tensors
+            mean, logit = encoder.forward(x).chunk(2, dim=-1)  # (batch, n_components)
+            logit = logit + logit_offset
+            log_variance = log_variance_of(logit)
+            noise = torch.exp(log_variance / 2.0)
+            noise *= torch.randn_like(noise)
+            output = decoder.forward(mean + noise)
+            variance = self.noise_variance()
+            if variance is None:
+                nats, by_output = bernoulli_and_derivative(output, x)
+            else:
+                nats, by_output, by_variance = gaussian_and_derivatives(
+                    output, x, variance.detach()
+                )
+            losses = torch.stack([nats.sum(dim=-1), kl_divergence(mean, log_variance)], dim=-1)
+
+            # The share of each row in the mean over the batch.
+            share: float | Tensor = 1.0 / len(x)
+            if batch.weights is not None:
+                weights = batch.weights[:, None]  # (batch, 1)
+                share, losses = share * weights, losses * weights
+            by_z = decoder.backward(by_output.mul_(share))
+            kl_share = self._warm_beta * share
+            by_mean = by_z + kl_share * mean
+            by_log_variance = (by_z * noise + kl_share * (log_variance.exp() - 1.0)) / 2.0
+            by_logit = by_log_variance * log_variance_slope(logit, log_variance)
+            logit_gradient.add_(by_logit.sum(dim=0))
+            encoder.accumulate(torch.cat([by_mean, by_logit], dim=-1))
+            if hasattr(self, "scaled_log_noise"):
+                log_noise, noise_gradient = own_weights(self.scaled_log_noise)
+                slope = LOG_VARIANCE_SCALE * torch.exp(LOG_VARIANCE_SCALE * log_noise)
+                noise_gradient += by_variance.mul_(share).sum_to_size(slope.shape) * slope
+            return losses.sum(dim=0)
+
+        return loss_and_gradients
 
     def begin_epoch(self, number: int) -> None:
         """Raise the weight of the divergence, linearly over the epochs of the warm-up."""
@@ -620,7 +680,7 @@ class VAETransformer(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data, at least two rows.
         y : Ignored
             Present for API consistency.
@@ -651,7 +711,7 @@ class VAETransformer(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Some of the training data. On the first call, a fractional `n_components` is resolved
             on these rows.
         y : Ignored
@@ -676,7 +736,7 @@ class VAETransformer(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns

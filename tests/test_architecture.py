@@ -10,12 +10,23 @@ import skae
 PACKAGE = Path(skae.__file__).parent
 FLOORS = [
     {"_sklearn_compat"},
-    {"_corruption", "_device", "_documentation", "_linalg", "_losses", "_moments", "_rollback"},
+    {
+        "_corruption",
+        "_device",
+        "_documentation",
+        "_linalg",
+        "_losses",
+        "_moments",
+        "_recording",
+        "_rollback",
+        "_solvers",
+    },
     {"_linear_code", "_training", "networks"},
     {"_reporting"},
     {"_base"},
     {"_autoencoder", "_pca", "_vae"},
     {"_denoising"},
+    {"_recipe"},
     {"_outliers", "plotting"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

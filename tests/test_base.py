@@ -14,8 +14,11 @@ from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from skae import AutoencoderTransformer
+from skae._device import threads
+from skae._training import Descent
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +261,34 @@ def test_failed_first_fit_leaves_nothing(X):
     with pytest.raises(ValueError, match="validation_fraction"):
         estimator.fit(X[:3])
     assert vars(estimator) == before
+
+
+# Threads
+
+
+def test_small_dense_networks_train_on_one_thread(X, monkeypatch):
+    seen = []
+    step = Descent.step
+
+    def recorded(self, batch, rate):
+        seen.append(torch.get_num_threads())
+        return step(self, batch, rate)
+
+    monkeypatch.setattr(Descent, "step", recorded)
+    with threads(2):
+        small(max_iter=1).fit(X).partial_fit(X)
+        assert set(seen) == {1}
+        seen.clear()
+        small(max_iter=1, hidden_layer_sizes=(2048,), batch_size=1024).fit(X)
+        small(
+            max_iter=1, hidden_layer_sizes=(128, 64), activation="silu", network=linear_network
+        ).fit(X)
+        assert set(seen) == {2}
+        assert torch.get_num_threads() == 2
+
+
+def linear_network(n_features, n_components):
+    return nn.Linear(n_features, n_components), nn.Linear(n_components, n_features)
 
 
 # Progress and callbacks

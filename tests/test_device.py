@@ -1,12 +1,14 @@
 import threading
 import warnings
+import weakref
 
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
+from torch import nn
 
-from skae._device import private_random_state, resolve_device, to_tensor
+from skae._device import copy_to, private_random_state, resolve_device, threads, to_tensor
 
 CPU = torch.device("cpu")
 
@@ -75,3 +77,44 @@ def test_threads_draw_the_numbers_of_their_own_seed():
     for seed in range(4):
         assert_array_equal(actual[seed], desired[seed])
     assert_array_equal(torch.random.get_rng_state(), before)
+
+
+def test_threads_are_limited_inside_the_block_only():
+    before = torch.get_num_threads()
+
+    def fail():
+        with threads(1):
+            assert torch.get_num_threads() == 1
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.get_num_threads() == before
+    with threads(None):
+        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before
+
+
+def test_copies_follow_their_module():
+    module = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1)).eval()
+    x = torch.ones(1, 2, dtype=torch.float64)
+    first = copy_to(module, torch.device("cpu"), torch.float64)
+    assert_allclose(first(x).detach(), module(x.float()).detach(), rtol=1e-6)
+    with torch.no_grad():
+        module[0].weight += 1.0
+        module[1].running_mean += 1.0
+    second = copy_to(module, torch.device("cpu"), torch.float64)
+    assert second is first
+    assert_allclose(second(x).detach(), module(x.float()).detach(), rtol=1e-6)
+    module[0] = nn.Linear(2, 1)
+    third = copy_to(module, torch.device("cpu"), torch.float64)
+    assert_allclose(third(x).detach(), module(x.float()).detach(), rtol=1e-6)
+
+
+def test_copies_do_not_keep_their_module_alive():
+    module = nn.Linear(2, 1)
+    copied = weakref.ref(copy_to(module, torch.device("cpu"), torch.float64))
+    alive = weakref.ref(module)
+    del module
+    assert alive() is None
+    assert copied() is None

@@ -7,7 +7,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skae import AutoencoderTransformer
+from skae import AutoencoderTransformer, DenoisingAutoencoder
+from skae._recording import N_WARM_UP
+from skae.networks import RecurrentNetwork
 
 pytestmark = pytest.mark.gpu
 
@@ -67,3 +69,62 @@ def test_pickles_from_cuda_hold_arrays_only(X):
     data = pickle.dumps(estimator)
     assert b"torch" not in data
     assert_array_equal(pickle.loads(data).transform(X), estimator.transform(X))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"init": "random", "solver": "sgd", "alpha": 0.01, "learning_rate": "constant"},
+        {"loss": "gaussian", "solver": "rmsprop", "tied_weights": True},
+        {"precision": "bf16", "solver": "adadelta"},
+    ],
+    ids=str,
+)
+def test_replayed_steps_are_the_steps(X, monkeypatch, parameters):
+    parameters = {"batch_size": 64, "early_stopping": False, **parameters}
+    replayed = []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "replay", lambda graph: replayed.append(graph) or replay(graph)
+    )
+    monkeypatch.setattr("skae._training.MIN_STEPS_TO_RECORD", 1)
+    recorded = fit(X, "cuda", **parameters)
+    assert len(replayed) == 5 * (500 // 64) - N_WARM_UP
+    monkeypatch.setattr("skae._training.MIN_STEPS_TO_RECORD", 10**9)
+    called = fit(X, "cuda", **parameters)
+    assert len(replayed) == 5 * (500 // 64) - N_WARM_UP
+    assert_allclose(recorded.loss_curve_, called.loss_curve_, rtol=1e-3)
+    assert_allclose(recorded.transform(X), called.transform(X), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "masking", "swap"])
+def test_replayed_noise_is_new_in_every_step(X, monkeypatch, noise):
+    monkeypatch.setattr("skae._training.MIN_STEPS_TO_RECORD", 1)
+    before = torch.cuda.get_rng_state()
+    parameters = {"batch_size": 64, "max_iter": 20, "device": "cuda", "random_state": 0}
+    first, second = (
+        DenoisingAutoencoder(4, noise=noise, noise_level=0.3, **parameters).fit(X) for _ in range(2)
+    )
+    assert_array_equal(first.transform(X), second.transform(X))
+    assert_array_equal(torch.cuda.get_rng_state(), before)
+    # Learning the noise of one batch by heart would show here.
+    cpu = DenoisingAutoencoder(4, noise=noise, noise_level=0.3, **parameters | {"device": "cpu"})
+    assert_allclose(first.loss_curve_[-1], cpu.fit(X).loss_curve_[-1], rtol=0.1)
+
+
+def waiting_noise(x, level):
+    return x + level * float(x.std())
+
+
+def test_noise_that_waits_for_the_device_is_not_recorded(X, monkeypatch):
+    monkeypatch.setattr("skae._training.MIN_STEPS_TO_RECORD", 1)
+    estimator = DenoisingAutoencoder(4, noise=waiting_noise, max_iter=2, device="cuda")
+    assert np.isfinite(estimator.fit(X).score(X))
+    assert torch.cuda.get_sync_debug_mode() == 0
+
+
+def test_recurrent_networks_train_without_a_warning(X):
+    network = RecurrentNetwork(sequence_shape=(10, 2), hidden_size=8)
+    estimator = AutoencoderTransformer(2, network=network, max_iter=2, device="cuda")
+    assert np.isfinite(estimator.fit(X).score(X))

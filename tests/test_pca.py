@@ -454,6 +454,14 @@ def test_score_is_the_gaussian_log_density(whiten, n_components, dtype):
     assert_allclose(pca.get_precision() @ covariance, np.eye(4), atol=100 * rtol)
 
 
+@pytest.mark.parametrize("container", [sparse.csr_array, sparse.csc_matrix, sparse.coo_array])
+def test_sparse_rows_score_as_dense_ones(container):
+    X = np.where(IRIS > 3, IRIS, 0.0)
+    pca = PCA(2).fit(X)
+    assert_allclose(pca.score_samples(container(X)), pca.score_samples(X), rtol=1e-12)
+    assert pca.score(container(X)) == pytest.approx(pca.score(X))
+
+
 def test_whitened_scores_of_scikit_learn_are_not_those_of_its_covariance():
     wrong = decomposition.PCA(2, whiten=True).fit(IRIS).score(IRIS)
     assert wrong != pytest.approx(PCA(2, whiten=True).fit(IRIS).score(IRIS), rel=0.01)

@@ -26,6 +26,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+class Stack(nn.Sequential):
+    """Layers of a dense network, one after the other, that `_chain` knows all of."""
+
+
 class TiedLinear(nn.Module):
     """The transpose of another layer, with a bias of its own."""
 
@@ -37,7 +41,12 @@ class TiedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, source.out_features) -> (batch, source.in_features)."""
-        return functional.linear(x, self._source[0].weight.T, self.bias)
+        return functional.linear(x, self.source.weight.T, self.bias)
+
+    @property
+    def source(self) -> nn.Linear:
+        """The layer whose matrix this one transposes."""
+        return self._source[0]
 
 
 class Gate(nn.Module):
@@ -103,8 +112,8 @@ def dense_network(
     """
     sizes = [n_features, *layer_sizes(hidden_layer_sizes), n_components]
 
-    def stack(layers: Sequence[nn.Module]) -> nn.Sequential:
-        return nn.Sequential(*between(layers, activation, dropout))
+    def stack(layers: Sequence[nn.Module]) -> Stack:
+        return Stack(*between(layers, activation, dropout))
 
     forth = [nn.Linear(n_in, n_out, use_bias) for n_in, n_out in pairwise(sizes)]
     if tied_weights:
@@ -119,8 +128,8 @@ def dense_network(
         # Zeros in the last layer of the one would be zeros in the first layer of the other, where
         # both gradients vanish: close a gate behind each instead.
         return (
-            Anchored(linear, nn.Sequential(stack(forth), Gate(n_components))),
-            Anchored(TiedLinear(linear), nn.Sequential(stack(back), Gate(n_features))),
+            Anchored(linear, Stack(stack(forth), Gate(n_components))),
+            Anchored(TiedLinear(linear), Stack(stack(back), Gate(n_features))),
         )
     for layer in (forth[-1], back[-1]):
         for weights in layer.parameters():
@@ -189,9 +198,7 @@ def between(layers: Sequence[nn.Module], activation: str, dropout: float) -> lis
     return modules
 
 
-def layer_pairs(
-    encoder: nn.Module, decoder: nn.Module
-) -> list[tuple[nn.Sequential, nn.Sequential]]:
+def layer_pairs(encoder: nn.Module, decoder: nn.Module) -> list[tuple[Stack, Stack]]:
     """Split a dense network that is not anchored into autoencoders of one layer each.
 
     The first pair maps rows to the first hidden layer and back, the last one the last hidden
@@ -208,7 +215,7 @@ def layer_pairs(
 
     return [
         # What is reconstructed are activations before dropout.
-        (nn.Sequential(*forth), nn.Sequential(*back[:2]))
+        (Stack(*forth), Stack(*back[:2]))
         for forth, back in zip(split(encoder), reversed(split(decoder)), strict=True)
     ]
 

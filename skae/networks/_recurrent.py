@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Integral
 from typing import ClassVar, Literal
 
@@ -61,7 +62,7 @@ class RecurrentEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_steps * n_channels) -> (batch, n_components)."""
-        with twice_differentiable(x):
+        with twice_differentiable(x), scattered_weights(x):
             states, _ = self.recurrence(x.unflatten(1, self.sequence_shape))
         return self.code(states[:, -1])
 
@@ -93,7 +94,8 @@ class RecurrentDecoder(nn.Module):
         if isinstance(self.recurrence, nn.LSTM):
             first_state = first_state.chunk(2)
         codes = z[:, None].expand(-1, self.n_steps, -1)  # (batch, n_steps, n_components)
-        states, _ = self.recurrence(codes, first_state)  # (batch, n_steps, hidden_size)
+        with scattered_weights(z):
+            states, _ = self.recurrence(codes, first_state)  # (batch, n_steps, hidden_size)
         return self.step(states.flip(1)).flatten(1)
 
 
@@ -104,6 +106,20 @@ def twice_differentiable(x: Tensor) -> AbstractContextManager:
     gradients for no other purpose.
     """
     return torch.backends.cudnn.flags(enabled=False) if x.requires_grad else nullcontext()
+
+
+@contextmanager
+def scattered_weights(x: Tensor) -> Iterator[None]:
+    """Context in which a recurrence does not warn where its weights are.
+
+    While training they are parts of one vector, in an order that is not cuDNN's. It copies them.
+    """
+    if not x.is_cuda:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
+        yield
 
 
 class RecurrentNetwork(DocumentationLinkMixin, BaseEstimator):

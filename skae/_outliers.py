@@ -1,0 +1,749 @@
+"""AutoencoderOutlierDetector: which rows of a table do not fit the others, how sure, and why."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from numbers import Real
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.sparse import issparse
+from sklearn import decomposition, get_config
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.model_selection import KFold, ShuffleSplit
+from sklearn.pipeline import Pipeline
+from sklearn.utils import Tags, check_random_state, get_tags, indexable
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from skae._autoencoder import AutoencoderTransformer
+from skae._denoising import DenoisingAutoencoder
+from skae._documentation import DocumentationLinkMixin
+from skae._pca import PCA
+from skae._recipe import DenoisingEnsemble
+from skae._rollback import unchanged_on_failure
+from skae._sklearn_compat import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    _check_sample_weight,
+    _get_feature_names,
+    _num_samples,
+    _safe_indexing,
+)
+
+# What "auto" means: the share of normal rows that may be called outliers, and the share of rows
+# that is held out to keep it.
+FALSE_ALARM_RATE = 0.05
+CALIBRATION_FRACTION = 0.2
+
+# Of a score that has no exact decomposition: rows to compare with, each with an order of the
+# features and its reverse.
+N_BACKGROUND_ROWS = 16
+MAX_CELLS = 2**22  # of the table that is scored at once
+
+# Models whose score is the log-density of a normal distribution.
+GAUSSIAN_MODELS = (PCA, decomposition.PCA, decomposition.FactorAnalysis)
+
+
+def contamination_threshold(scores: np.ndarray, weights: np.ndarray, share: float) -> float:
+    """Threshold below which lies at most this share of the weight, but at least one score.
+
+    It is halfway between two scores, so that rounding does not decide on which side a row is.
+    """
+    levels, places = np.unique(scores, return_inverse=True)
+    weight_below = np.cumsum(np.bincount(places, weights))
+    met = share * weight_below[-1] * (1.0 + 1e-9)
+    n_below = int(np.searchsorted(weight_below, met, side="right"))
+    last = max(n_below, 1) - 1
+    return float(levels[last : last + 2].mean())
+
+
+def conformal_p_values(
+    scores: np.ndarray, calibration_scores: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Share of the weight of calibration rows, and of the row itself, with no higher score.
+
+    A row is given the largest of the weights, because a larger one makes its p-value larger.
+
+    References
+    ----------
+    Bates, Candès, Lei, Romano & Sesia, "Testing for outliers with conformal p-values", Annals of
+    Statistics 51 (2023).
+
+    Tibshirani, Barber, Candès & Ramdas, "Conformal prediction under covariate shift", NeurIPS
+    (2019). The weights.
+    """
+    order = np.argsort(calibration_scores)
+    cumulative = np.concatenate([[0.0], np.cumsum(weights[order])])
+    n_not_higher = np.searchsorted(calibration_scores[order], scores, side="right")
+    own = weights.max()
+    return (own + cumulative[n_not_higher]) / (own + cumulative[-1])
+
+
+def conformal_threshold(calibration_scores: np.ndarray, weights: np.ndarray, level: float) -> float:
+    """Score below which p-values are at most the level; about the lowest one if there is none."""
+    thresholds = np.sort(calibration_scores)
+    just_below = np.nextafter(thresholds, -np.inf)
+    p_values = conformal_p_values(just_below, calibration_scores, weights)
+    n_small = int(np.count_nonzero(p_values <= level))
+    threshold = thresholds[max(n_small, 1) - 1]
+    # It is the score of a row, which among other rows may be another one by rounding.
+    return float(threshold - 1e-6 * abs(threshold))
+
+
+def gaussian_contributions(deviation: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Shapley values of half the squared Mahalanobis distance of each row, (n, n_features).
+
+    A cell that is not in the coalition is at its mean. Two features share what they have in common
+    equally, which leaves the product of the deviation and its weighted sum.
+
+    References
+    ----------
+    Mayrhofer & Filzmoser, "Multivariate outlier explanations using Shapley values and Mahalanobis
+    distances", Econometrics and Statistics (2023).
+    """
+    return 0.5 * deviation * (deviation @ precision)
+
+
+def sampled_shapley_values(
+    outlier_score: Callable[[np.ndarray], np.ndarray],
+    n_rows: int,
+    n_features: int,
+    n_background: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Contributions of features to any score, which sum to it exactly, (n_rows, n_features).
+
+    Cell after cell, in random order, a background row is turned into the row; what a cell adds to
+    the score then is its contribution, on average over background rows and orders. Each order is
+    used in reverse, too, which makes interactions of two features exact. The score of the
+    background rows belongs to no feature and is spread evenly.
+
+    Parameters
+    ----------
+    outlier_score : callable
+        Takes (m, n_features) numbers, each saying which row its cell is of: the background rows
+        come first, then the rows to be explained; gives (m,) scores.
+    n_rows, n_features, n_background : int
+        Sizes.
+    rng : numpy.random.Generator
+        Draws the orders.
+
+    References
+    ----------
+    Štrumbelj & Kononenko, "Explaining prediction models and individual predictions with feature
+    contributions", Knowledge and Information Systems 41 (2014).
+
+    Mitchell, Cooper, Frank & Holmes, "Sampling permutations for Shapley value estimation", Journal
+    of Machine Learning Research 23 (2022). The reversed orders.
+    """
+    contributions = np.zeros((n_rows, n_features))
+    orders = [rng.permutation(n_features) for _ in range(n_background)]
+    size = max(1, MAX_CELLS // ((n_features + 1) * n_features))
+    for start in range(0, n_rows, size):
+        rows = np.arange(start, min(start + size, n_rows))
+        for background, order in enumerate(orders):
+            for features in (order, order[::-1]):
+                place = np.argsort(features)
+                turned = place < np.arange(n_features + 1)[:, np.newaxis]  # (steps, n_features)
+                sources = np.where(
+                    turned[:, np.newaxis], n_background + rows[:, np.newaxis], background
+                )  # (steps, rows, n_features)
+                scores = outlier_score(sources.reshape(-1, n_features)).reshape(-1, len(rows))
+                gains = np.diff(scores, axis=0)  # (n_features, rows), in this order
+                contributions[rows] += gains[place].T + scores[0][:, np.newaxis] / n_features
+    return contributions / (2 * n_background)
+
+
+def exact_contributions(model: Any, X: Any) -> np.ndarray | None:
+    """Contributions of the model's features to its outlier score, if it is a sum by itself."""
+    if hasattr(model, "contributions"):
+        return model.contributions(X)
+    if isinstance(model, AutoencoderTransformer | DenoisingAutoencoder):
+        losses = model.reconstruction_error(X, per_feature=True)
+        return losses / losses.shape[1]
+    if isinstance(model, GAUSSIAN_MODELS):
+        scores = model.score_samples(X)
+        contributions = gaussian_contributions(dense(X) - model.mean_, model.get_precision())
+        # The logarithm of the normalizing constant belongs to no feature.
+        rest = -scores - contributions.sum(axis=1)
+        return contributions + rest[:, np.newaxis] / contributions.shape[1]
+    return None
+
+
+def expected_values(model: Any, X: Any) -> np.ndarray:
+    """Give what the model expects in each cell, in the units of its own input."""
+    if hasattr(model, "expected"):
+        return model.expected(X)
+    if hasattr(model, "reconstruct"):
+        return model.reconstruct(X)
+    if isinstance(model, GAUSSIAN_MODELS):
+        # The mean of a cell given all other cells of its row.
+        precision = model.get_precision()
+        X = dense(X)
+        return X - (X - model.mean_) @ precision / np.diag(precision)
+    raise ValueError(
+        f"expected=True needs a model that tells what it expects: an autoencoder, PCA, or one with "
+        f"a method 'expected' or 'reconstruct'. {type(model).__name__} does not; use "
+        "expected=False."
+    )
+
+
+def pipeline_steps(estimator: Any) -> tuple[list[Any], Any]:
+    """Fitted transformers and the model at the end of a Pipeline, also of nested ones."""
+    transformers: list[Any] = []
+    while isinstance(estimator, Pipeline):
+        *steps, estimator = (step for _, step in estimator.steps)
+        transformers += [step for step in steps if step is not None and step != "passthrough"]
+    return transformers, estimator
+
+
+def keep_columns(transformers: list[Any], names: np.ndarray) -> bool:
+    """Whether each column is still there after the steps, in the same place."""
+    for transformer in transformers:
+        try:
+            if list(transformer.get_feature_names_out(names)) != list(names):
+                return False
+        except (AttributeError, ValueError):
+            return False
+    return True
+
+
+def to_frame(X: Any, names: np.ndarray | None) -> pd.DataFrame:
+    """Table of any kind as a DataFrame, with the types of its columns."""
+    if isinstance(X, pd.DataFrame):
+        return X
+    own_names = _get_feature_names(X)
+    if own_names is not None:
+        return pd.DataFrame({name: np.asarray(X[name]) for name in own_names})
+    X = dense(X)
+    return pd.DataFrame(X, columns=column_names(X.shape[1]) if names is None else names)
+
+
+def dense(X: Any) -> np.ndarray:
+    """Table of any kind as an array."""
+    return X.toarray() if issparse(X) else np.asarray(X)
+
+
+def column_names(n_features: int) -> np.ndarray:
+    """scikit-learn's names for columns that have none."""
+    return np.array([f"x{number}" for number in range(n_features)], dtype=object)
+
+
+def fit_parameters(estimator: Any, sample_weight: np.ndarray | None) -> dict[str, Any]:
+    """Keyword arguments that bring the weights to all steps of an estimator that take them."""
+    if sample_weight is None:
+        return {}
+    if isinstance(estimator, Pipeline):
+        return {
+            f"{name}__{parameter}": weights
+            for name, step in estimator.steps
+            for parameter, weights in fit_parameters(step, sample_weight).items()
+        }
+    if has_fit_parameter(estimator, "sample_weight"):
+        return {"sample_weight": sample_weight}
+    return {}
+
+
+class AutoencoderOutlierDetector(
+    DocumentationLinkMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+):
+    """Outlier detection by the score of an autoencoder or of any other model of normal rows.
+
+    The model scores how well a row fits the rows of `fit`. This class adds what is needed to act
+    on the score: a threshold, p-values, and the share of each column in it.
+
+    Parameters
+    ----------
+    estimator : estimator with ``fit`` and ``score_samples``, default=None
+        Model whose ``score_samples`` is higher for rows that are more normal: one of the
+        autoencoders, `PCA`, a `Pipeline` that ends in one of them, or scikit-learn's mixtures and
+        forests. None is a model that scales the data inside and has the same settings for every
+        table, see the user guide.
+    contamination : "auto" or float, default="auto"
+        Where the threshold is. "auto" is for rows of `fit` that are normal, all or nearly all: a
+        new row like them is called an outlier with a probability of at most 0.05, or of
+        1 / (1 + n) if that is more with n calibration rows. A float in (0, 0.5] is for rows among
+        which are outliers to be found: it is their share, and so many of the rows of `fit` are
+        called outliers. `set_contamination` moves the threshold after `fit`.
+    calibration_fraction : "auto", float or None, default="auto"
+        Share of the rows that the model is not fitted to. Their scores are like those of new rows,
+        and give p-values and threshold: `contamination` is then the share of such rows that is
+        called outliers. "auto" is 0.2 with ``contamination="auto"`` or ``cross_fit=True``, and
+        else None: a model that has to tell which of the rows of `fit` are outliers must be fitted
+        to all or none of them, because rows that it was fitted to score higher. For the same
+        reason a threshold from such rows calls more than its share of new rows outliers.
+    cross_fit : bool, default=False
+        Whether to fit to all rows and calibrate on all rows as well: a copy of the estimator is
+        fitted without each of ``round(1 / calibration_fraction)`` folds and scores the rows of the
+        fold. For small tables; `fit` takes as many times longer.
+    device : str, default="auto"
+        Where the default model is trained and scores, as in `AutoencoderTransformer`.
+    random_state : int, RandomState instance or None, default=None
+        Determines which rows are held out, the default model, and sampled explanations. Pass an int
+        for the same results in every call on the same machine. An estimator has its own.
+    verbose : bool, default=False
+        Whether the default model shows a progress bar.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The fitted model.
+    offset_ : float
+        Threshold: rows with a lower score are called outliers. It may be set to any other score.
+    training_scores_ : ndarray of shape (n_samples,)
+        Score of each row of `fit` whose weight is not zero, held out or not.
+    calibration_scores_ : ndarray of shape (n_calibration_samples,) or None
+        Scores of the rows by a model that was not fitted to them; None without such rows.
+    n_features_in_ : int
+        Number of columns of X, if the estimator tells.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of X, if it had any that are all strings.
+
+    See Also
+    --------
+    sklearn.ensemble.IsolationForest : Outliers are rows that random cuts isolate soon.
+    sklearn.neighbors.LocalOutlierFactor : Outliers are rows in thinner regions than their
+        neighbours.
+
+    Notes
+    -----
+    **What p-values promise.** Let the rows that are held out and a new row be exchangeable, for
+    instance independent draws from one distribution. Then the probability that the p-value of the
+    new row is at most t is at most t, for every t, every distribution and every model [1]_; it is
+    as close to t as the number of calibration rows and ties of scores allow. The probability is
+    over calibration rows and new row: with few calibration rows, all p-values of one fitted
+    detector may be a little too small. Outliers with low scores among the calibration rows make
+    p-values larger. The p-values of many new rows share the calibration rows and hence depend on
+    each other, in a way for which Benjamini & Hochberg's procedure still controls the false
+    discovery rate [1]_.
+
+    With calibration rows, `predict` calls those new rows outliers whose p-value is at most
+    `contamination` (0.05 for "auto"). If they are too few for such a p-value, fewer than 19 for
+    0.05, it is the rows with a lower score than all of them.
+
+    With ``cross_fit=True`` this is no theorem any more: scores of fold and new row come from
+    different models. It holds as far as the models agree, and the models of the folds have seen
+    fewer rows, so that their scores are rather too low and p-values too large. Rows of `fit`
+    themselves are not new rows; their p-values promise nothing in either case.
+
+    **Weights.** In a threshold from the rows of `fit`, a row counts by its weight. With calibration
+    rows the weights are to be proportional to the ratio of the densities of new rows and rows of
+    `fit` [2]_. The promise then holds for new rows whose weight would not exceed the largest one.
+    Equal weights leave p-values as they are. The estimator, or each step of a Pipeline, is given
+    the weights if its `fit` takes them; with scikit-learn's metadata routing, if it requests them.
+
+    References
+    ----------
+    .. [1] Bates, Candès, Lei, Romano & Sesia, "Testing for outliers with conformal p-values",
+       Annals of Statistics 51 (2023).
+    .. [2] Tibshirani, Barber, Candès & Ramdas, "Conformal prediction under covariate shift",
+       NeurIPS (2019).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skae import AutoencoderOutlierDetector
+    >>> X, cultivar = load_wine(return_X_y=True, as_frame=True)
+    >>> detector = AutoencoderOutlierDetector(random_state=0).fit(X[cultivar == 0])
+    >>> detector.predict(X[cultivar == 2])[:5]
+    array([-1, -1, -1, -1, -1])
+    >>> contributions = detector.explain(X[cultivar == 2])  # in the outlier score of each wine
+    >>> contributions.shape
+    (48, 13)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "estimator": [HasMethods(["fit", "score_samples"]), None],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "calibration_fraction": [
+            StrOptions({"auto"}),
+            Interval(Real, 0, 1, closed="neither"),
+            None,
+        ],
+        "cross_fit": ["boolean"],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        contamination: float | Literal["auto"] = "auto",
+        calibration_fraction: float | Literal["auto"] | None = "auto",
+        cross_fit: bool = False,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.estimator = estimator
+        self.contamination = contamination
+        self.calibration_fraction = calibration_fraction
+        self.cross_fit = cross_fit
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit the model to rows that are normal, or mostly so, and set the threshold.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data, of any kind that the estimator takes.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, in the threshold and, if the estimator takes them, in its fit. A
+            row of weight zero is left out.
+
+        Returns
+        -------
+        self : object
+            The fitted detector.
+        """
+        self._check_parameters()
+        (X,) = indexable(X)
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+            if not weights.all():
+                X, weights = _safe_indexing(X, np.flatnonzero(weights)), weights[weights > 0.0]
+        with unchanged_on_failure(self):
+            self._fit(X, weights)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Tell outliers from inliers.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        label : ndarray of shape (n_samples,)
+            -1 for rows with a score below `offset_`, which are outliers, and 1 for the others.
+        """
+        return np.where(self.decision_function(X) < 0.0, -1, 1)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Score of each row above the threshold.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+            ``score_samples(X) - offset_``, negative for outliers.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Score of each row by the model; the higher, the more normal.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        score : ndarray of shape (n_samples,)
+            In the unit of the model. Minus it is the outlier score.
+        """
+        check_is_fitted(self)
+        return np.asarray(self.estimator_.score_samples(X))
+
+    def p_values(self, X: Any) -> np.ndarray:
+        """Probability that a row which is no outlier would score as low.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            New rows: none of those of `fit`.
+
+        Returns
+        -------
+        p_value : ndarray of shape (n_samples,)
+            Without weights ``(1 + r) / (1 + n)``, where r of the n calibration rows have no higher
+            score than the row. What it promises is in the notes of the class.
+
+        Raises
+        ------
+        ValueError
+            If there are no calibration rows. A model's scores of the rows that it was fitted to
+            tell nothing certain of its scores of new ones.
+        """
+        scores = self.score_samples(X)
+        if self.calibration_scores_ is None:
+            raise ValueError(
+                "p_values needs the scores of rows that the model was not fitted to, and there "
+                f"are none with calibration_fraction={self.calibration_fraction!r} and "
+                f"contamination={self.contamination!r}; use a share such as 0.2 and fit again."
+            )
+        return conformal_p_values(scores, self.calibration_scores_, self._calibration_weights)
+
+    def set_contamination(self, contamination: float | Literal["auto"]) -> Self:
+        """Move the threshold of the fitted detector, without another fit.
+
+        Parameters
+        ----------
+        contamination : "auto" or float
+            New value of the parameter.
+
+        Returns
+        -------
+        self : AutoencoderOutlierDetector
+            The detector, with another `offset_` and this parameter.
+        """
+        check_is_fitted(self)
+        with unchanged_on_failure(self):
+            self.contamination = contamination
+            self._check_parameters()
+            self.offset_ = self._threshold()
+        return self
+
+    def explain(
+        self, X: Any, expected: bool = False
+    ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
+        """Split the outlier score of each row into contributions of the columns.
+
+        The contributions of a row sum to its outlier score, ``-score_samples(X)``. They pass
+        through the steps of a Pipeline that keep the columns, such as scalers.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        expected : bool, default=False
+            Whether to tell also what value the model expected in each cell.
+
+        Returns
+        -------
+        contributions : DataFrame of shape (n_samples, n_features)
+            With the columns of X, and its index if it has one. For the default model and for
+            autoencoders the share of each column in the error of its reconstruction. For `PCA`,
+            also scikit-learn's, and `FactorAnalysis` the Shapley values of the Gaussian
+            log-density against the mean [1]_, exact. For any other model, and behind a step that
+            does not keep the columns, Shapley values estimated from 16 rows of `fit` [2]_; this
+            takes the scores of about ``32 * n_features`` rows for each row, and is exact where no
+            more than two columns interact. What belongs to no column, such as the logarithm of a
+            normalizing constant, is spread evenly.
+        expected_values : DataFrame of shape (n_samples, n_features)
+            Only with ``expected=True``, in the units of X: the reconstruction by an autoencoder;
+            for `PCA` and `FactorAnalysis` the mean of the cell given all others of its row.
+
+        Raises
+        ------
+        ValueError
+            If ``expected=True`` and the model expects no values, or a step of the Pipeline has
+            no ``inverse_transform``.
+
+        References
+        ----------
+        .. [1] Mayrhofer & Filzmoser, "Multivariate outlier explanations using Shapley values and
+           Mahalanobis distances", Econometrics and Statistics (2023).
+        .. [2] Štrumbelj & Kononenko, "Explaining prediction models and individual predictions with
+           feature contributions", Knowledge and Information Systems 41 (2014).
+        """
+        self.score_samples(X)  # raises what the estimator has against X
+        names = getattr(self, "feature_names_in_", None)
+        frame = to_frame(X, names)
+        transformers, model = pipeline_steps(self.estimator_)
+
+        def described(values: np.ndarray) -> pd.DataFrame:
+            return pd.DataFrame(values, index=frame.index, columns=frame.columns)
+
+        contributions = None
+        inner = X
+        for transformer in transformers:
+            inner = transformer.transform(inner)
+        if keep_columns(transformers, column_names(frame.shape[1]) if names is None else names):
+            contributions = exact_contributions(model, inner)
+        if contributions is None:
+            contributions = self._sample_contributions(frame)
+        if not expected:
+            return described(contributions)
+        values = expected_values(model, inner)
+        for transformer in reversed(transformers):
+            if not hasattr(transformer, "inverse_transform"):
+                raise ValueError(
+                    "expected=True needs inverse_transform of every step to come back to the units "
+                    f"of X, and {type(transformer).__name__} has none; use expected=False."
+                )
+            values = transformer.inverse_transform(values)
+        return described(contributions), described(np.asarray(values))
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Tell scikit-learn who wants sample weights.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            The detector itself and its estimator.
+        """
+        return (
+            MetadataRouter(owner=self)
+            .add_self_request(self)
+            .add(
+                estimator=self._unfitted(0),
+                method_mapping=MethodMapping().add(caller="fit", callee="fit"),
+            )
+        )
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self._unfitted(0))
+        tags.input_tags = inner.input_tags
+        tags.non_deterministic = inner.non_deterministic
+        return tags
+
+    def _check_parameters(self) -> None:
+        self._validate_params()
+        if self.estimator is not None:
+            for name, default in (("device", "auto"), ("verbose", False)):
+                value = getattr(self, name)
+                if value != default:
+                    raise ValueError(
+                        f"{name}={value!r} is a parameter of the default model and has no effect "
+                        f"on estimator={self.estimator!r}; set it there, if that has it, and leave "
+                        f"the detector's at {default!r}."
+                    )
+        fraction = self._calibration_fraction()
+        if self.cross_fit and (fraction is None or fraction > 0.5):
+            raise ValueError(
+                f"cross_fit=True holds out every row once, which calibration_fraction={fraction} "
+                "does not allow; use a share of at most 0.5, such as 0.2 for five folds."
+            )
+
+    def _fit(self, X: Any, weights: np.ndarray | None) -> None:
+        n_rows = _num_samples(X)
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self._warn_of_unused(weights)
+
+        def fit_model(rows: np.ndarray | slice) -> Any:
+            estimator = self._unfitted(seed)
+            parameters = self._fit_parameters(estimator, None if weights is None else weights[rows])
+            return estimator.fit(_safe_indexing(X, rows), **parameters)
+
+        folds = self._folds(n_rows, seed)
+        models = [fit_model(kept) for kept, _ in folds]
+        whole = self.cross_fit or not folds
+        self.estimator_ = fit_model(slice(None)) if whole else models[0]
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)  # of an earlier fit
+            if hasattr(self.estimator_, name):
+                setattr(self, name, getattr(self.estimator_, name))
+
+        self._training_weights = np.ones(n_rows) if weights is None else weights
+        self.training_scores_ = self.score_samples(X).astype(np.float64)
+        self.calibration_scores_ = None
+        if folds:
+            held_out = np.concatenate([rows for _, rows in folds])
+            self._calibration_weights = self._training_weights[held_out]
+            self.calibration_scores_ = np.concatenate(
+                [
+                    model.score_samples(_safe_indexing(X, rows))
+                    for model, (_, rows) in zip(models, folds, strict=True)
+                ],
+                dtype=np.float64,
+            )
+        self.offset_ = self._threshold()
+
+        rng = np.random.default_rng(seed)
+        shares = self._training_weights / self._training_weights.sum()
+        self._background = _safe_indexing(X, rng.choice(n_rows, N_BACKGROUND_ROWS, p=shares))
+        self._seed = seed
+
+    def _unfitted(self, seed: int) -> Any:
+        """Model to fit."""
+        if self.estimator is not None:
+            return clone(self.estimator)
+        model = DenoisingEnsemble(device=self.device, random_state=seed, verbose=self.verbose)
+        if get_config()["enable_metadata_routing"]:
+            model.set_fit_request(sample_weight=True)
+        return model
+
+    def _fit_parameters(self, estimator: Any, weights: np.ndarray | None) -> dict[str, Any]:
+        if get_config()["enable_metadata_routing"]:
+            return process_routing(self, "fit", sample_weight=weights)["estimator"]["fit"]
+        return fit_parameters(estimator, weights)
+
+    def _warn_of_unused(self, weights: np.ndarray | None) -> None:
+        routed = get_config()["enable_metadata_routing"]  # then it is the user's decision
+        if weights is not None and not routed and not fit_parameters(self._unfitted(0), weights):
+            warnings.warn(
+                f"{type(self.estimator).__name__} takes no sample_weight; the weights are used for "
+                "threshold and p-values only.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def _calibration_fraction(self) -> float | None:
+        if self.calibration_fraction != "auto":
+            return self.calibration_fraction
+        if self.contamination == "auto" or self.cross_fit:
+            return CALIBRATION_FRACTION
+        return None
+
+    def _folds(self, n_rows: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Rows to fit to and rows held out, of each model that calibrates."""
+        fraction = self._calibration_fraction()
+        if fraction is None:
+            return []
+        if self.cross_fit:
+            n_folds = round(1.0 / fraction)
+            n_held_out = n_rows // n_folds
+            splitter = KFold(n_folds, shuffle=True, random_state=seed)
+        else:
+            n_held_out = round(fraction * n_rows)
+            splitter = ShuffleSplit(1, test_size=n_held_out, random_state=seed)
+        if not 0 < n_held_out < n_rows:
+            what = "calibrate on" if n_held_out == 0 else "fit to"
+            raise ValueError(
+                f"calibration_fraction={fraction} of {n_rows} sample(s) leaves none to {what}; "
+                "use another share, or None for no calibration."
+            )
+        return list(splitter.split(np.empty(n_rows)))
+
+    def _threshold(self) -> float:
+        share = FALSE_ALARM_RATE if self.contamination == "auto" else self.contamination
+        if self.calibration_scores_ is None:
+            return contamination_threshold(self.training_scores_, self._training_weights, share)
+        return conformal_threshold(self.calibration_scores_, self._calibration_weights, share)
+
+    def _sample_contributions(self, frame: pd.DataFrame) -> np.ndarray:
+        names = getattr(self, "feature_names_in_", None)
+        background = to_frame(self._background, names)
+        background.columns = frame.columns
+        table = pd.concat([background, frame])
+        columns = [table.iloc[:, place].array for place in range(table.shape[1])]
+
+        def outlier_score(sources: np.ndarray) -> np.ndarray:
+            mixed = {
+                name: column.take(rows)
+                for name, column, rows in zip(table.columns, columns, sources.T, strict=True)
+            }
+            X = pd.DataFrame(mixed, copy=False)
+            return -self.score_samples(X.to_numpy() if names is None else X)
+
+        return sampled_shapley_values(
+            outlier_score,
+            n_rows=len(frame),
+            n_features=frame.shape[1],
+            n_background=len(background),
+            rng=np.random.default_rng(self._seed),
+        )

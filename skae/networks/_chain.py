@@ -1,0 +1,268 @@
+"""Dense networks by the chain rule, written out.
+
+Automatic differentiation costs more than the arithmetic of a small layer. The links here compute
+what a dense network computes, remember what the chain rule needs, and add the gradients of the
+weights to their ``grad``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from skae.networks._dense import Anchored, Gate, Stack, TiedLinear
+
+aten = torch.ops.aten
+
+
+class Activation(NamedTuple):
+    """An activation and its derivative."""
+
+    function: Callable[[Tensor], Tensor]
+
+    derivative: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """(gradient of the loss by y, x, y = function(x)) -> gradient of the loss by x."""
+
+
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. 2017
+
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    nn.ELU: Activation(
+        functional.elu,
+        lambda gradient, x, y: aten.elu_backward.default(gradient, 1.0, 1.0, 1.0, False, x),
+    ),
+    nn.GELU: Activation(
+        functional.gelu, lambda gradient, x, y: aten.gelu_backward.default(gradient, x)
+    ),
+    nn.Identity: Activation(lambda x: x, lambda gradient, x, y: gradient),
+    nn.ReLU: Activation(
+        torch.relu, lambda gradient, x, y: aten.threshold_backward.default(gradient, y, 0.0)
+    ),
+    nn.SELU: Activation(
+        torch.selu,
+        lambda gradient, x, y: aten.elu_backward.default(
+            gradient, SELU_ALPHA, SELU_SCALE, 1.0, False, x
+        ),
+    ),
+    nn.Sigmoid: Activation(
+        torch.sigmoid, lambda gradient, x, y: aten.sigmoid_backward.default(gradient, y)
+    ),
+    nn.SiLU: Activation(
+        functional.silu, lambda gradient, x, y: aten.silu_backward.default(gradient, x)
+    ),
+    nn.Tanh: Activation(torch.tanh, lambda gradient, x, y: aten.tanh_backward.default(gradient, y)),
+}
+
+
+class Link(ABC):
+    """A function of rows that remembers its last argument."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_in) -> (batch, n_out)."""
+
+    def accumulate(self, gradient: Tensor) -> None:  # noqa: B027
+        """Add to the gradients of the weights, if there are any.
+
+        The argument is the gradient of the loss by what `forward` returned, (batch, n_out).
+        """
+
+    @abstractmethod
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Do the same, and give the gradient by the argument of `forward`, (batch, n_in)."""
+
+
+Weights = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Gives what to compute with in place of a parameter, and where to add the gradient."""
+
+
+def own_weights(parameter: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute with the parameter itself."""
+    assert parameter.grad is not None
+    return parameter.detach(), parameter.grad
+
+
+class Affine(Link):
+    """Of a linear layer: ``x W' + b``."""
+
+    def __init__(self, layer: nn.Linear | TiedLinear, weights: Weights) -> None:
+        if isinstance(layer, TiedLinear):
+            self.weight, self.weight_gradient = (w.T for w in weights(layer.source.weight))
+        else:
+            self.weight, self.weight_gradient = weights(layer.weight)  # (n_out, n_in)
+        self.transposed = self.weight.T
+        self.bias, self.bias_gradient = (
+            (None, None) if layer.bias is None else weights(layer.bias)  # (n_out,)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.x = x
+        if self.bias is None:
+            return x @ self.transposed
+        return torch.addmm(self.bias, x, self.transposed)
+
+    def accumulate(self, gradient: Tensor) -> None:
+        self.weight_gradient.addmm_(gradient.T, self.x)
+        if self.bias_gradient is not None:
+            self.bias_gradient += gradient.sum(dim=0)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        self.accumulate(gradient)
+        return gradient @ self.weight
+
+
+class Activated(Link):
+    """Of an activation."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        self.function, self.derivative = ACTIVATIONS[kind]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.x, self.y = x, self.function(x)
+        return self.y
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        return self.derivative(gradient, self.x, self.y)
+
+
+class Dropped(Link):
+    """Of dropout while training."""
+
+    def __init__(self, layer: nn.Dropout) -> None:
+        self.kept = 1.0 - layer.p
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.factors = torch.empty_like(x).bernoulli_(self.kept).div_(self.kept)
+        return x * self.factors
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        return gradient * self.factors
+
+
+class Gated(Link):
+    """Of a gate: x times a factor for each feature."""
+
+    def __init__(self, gate: Gate, weights: Weights) -> None:
+        self.factors, self.factors_gradient = weights(gate.factors)  # (n_features,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.x = x
+        return x * self.factors
+
+    def accumulate(self, gradient: Tensor) -> None:
+        self.factors_gradient += (gradient * self.x).sum(dim=0)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        self.accumulate(gradient)
+        return gradient * self.factors
+
+
+class Summed(Link):
+    """Of an anchored network: two paths side by side."""
+
+    def __init__(self, one: Link, other: Link) -> None:
+        self.one, self.other = one, other
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one.forward(x) + self.other.forward(x)
+
+    def accumulate(self, gradient: Tensor) -> None:
+        self.one.accumulate(gradient)
+        self.other.accumulate(gradient)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        return self.one.backward(gradient) + self.other.backward(gradient)
+
+
+class Chain(Link):
+    """Of a stack: one link after the other."""
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        self.first, *self.others = links
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first.forward(x)
+        for link in self.others:
+            x = link.forward(x)
+        return x
+
+    def accumulate(self, gradient: Tensor) -> None:
+        self.first.accumulate(self._to_first(gradient))
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        return self.first.backward(self._to_first(gradient))
+
+    def _to_first(self, gradient: Tensor) -> Tensor:
+        for link in reversed(self.others):
+            gradient = link.backward(gradient)
+        return gradient
+
+
+class Rounded(Link):
+    """Of a network in bfloat16: float32 goes in and comes out, and weights stay float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.copies: dict[Tensor, tuple[Tensor, Tensor]] = {}
+        self.link = make_link(network, self._copy)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for parameter, (values, gradients) in self.copies.items():
+            values.copy_(parameter.detach())
+            gradients.zero_()
+        return self.link.forward(x.bfloat16()).float()
+
+    def accumulate(self, gradient: Tensor) -> None:
+        self.link.accumulate(gradient.bfloat16())
+        self._add_gradients()
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        gradient = self.link.backward(gradient.bfloat16()).float()
+        self._add_gradients()
+        return gradient
+
+    def _copy(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        if parameter not in self.copies:
+            copy = parameter.detach().bfloat16()
+            self.copies[parameter] = copy, torch.zeros_like(copy)
+        return self.copies[parameter]
+
+    def _add_gradients(self) -> None:
+        for parameter, (_, gradients) in self.copies.items():
+            own_weights(parameter)[1].add_(gradients)
+
+
+def make_link(module: nn.Module, weights: Weights) -> Link:
+    """Build the link of a part of a dense network."""
+    match module:
+        case nn.Linear() | TiedLinear():
+            return Affine(module, weights)
+        case Gate():
+            return Gated(module, weights)
+        case nn.Dropout():
+            return Dropped(module)
+        case Anchored():
+            return Summed(make_link(module.linear, weights), make_link(module.network, weights))
+        case nn.Sequential():
+            return Chain([make_link(part, weights) for part in module])
+        case _:
+            return Activated(type(module))
+
+
+def chained(network: nn.Module, precision: str) -> Link | None:
+    """Give the link of a dense network whose weights have a ``grad``, None for another network.
+
+    Parameters
+    ----------
+    network : nn.Module
+        What `dense_network` returned, or some layers of it.
+    precision : {"float32", "bf16"}
+        Of matrix products.
+    """
+    if not isinstance(network, Stack | Anchored):
+        return None
+    return make_link(network, own_weights) if precision == "float32" else Rounded(network)

@@ -1,0 +1,785 @@
+import itertools
+import math
+import pickle
+import pickletools
+import random
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse, stats
+from sklearn import config_context, decomposition
+from sklearn.base import BaseEstimator, clone
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_iris
+from sklearn.ensemble import IsolationForest
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.svm import OneClassSVM
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skae import (
+    PCA,
+    AutoencoderOutlierDetector,
+    AutoencoderTransformer,
+    DenoisingAutoencoder,
+    VAETransformer,
+    _outliers,
+    _recipe,
+)
+
+SMALL_AE = AutoencoderTransformer(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0)
+SMALL_DAE = DenoisingAutoencoder(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0)
+ESTIMATORS = {
+    "default": None,
+    "denoiser in a pipeline": make_pipeline(StandardScaler(), SMALL_DAE),
+    "PCA": PCA(2),
+    "forest": IsolationForest(n_estimators=5, random_state=0),
+}
+MORE_ESTIMATORS = {
+    "autoencoder": SMALL_AE,
+    "scikit-learn's PCA in a pipeline": make_pipeline(StandardScaler(), decomposition.PCA()),
+    "PCA of PCA": make_pipeline(StandardScaler(), PCA(3), PCA(2)),
+    "factor analysis": decomposition.FactorAnalysis(1),
+    "variational autoencoder": VAETransformer(
+        1, hidden_layer_sizes=(8,), max_iter=2, random_state=0
+    ),
+    "mixture": GaussianMixture(2, random_state=0),
+    "support vectors": make_pipeline(StandardScaler(), OneClassSVM()),
+}
+
+
+@pytest.fixture(autouse=True)
+def little_work(monkeypatch):
+    """How well the default model and sampled explanations do is no matter in most tests."""
+    monkeypatch.setattr(_recipe, "N_STEPS", 5)
+    monkeypatch.setattr(_outliers, "N_BACKGROUND_ROWS", 4)
+
+
+@pytest.fixture(scope="module")
+def X():
+    return load_iris(as_frame=True).data.rename(columns=lambda name: name.replace(" (cm)", ""))
+
+
+@pytest.fixture(params=ESTIMATORS)
+def detector(request):
+    return AutoencoderOutlierDetector(ESTIMATORS[request.param], random_state=0)
+
+
+def brute_force_shapley_values(value, n_features):
+    """Mean over all orders of what a feature adds to the value of those before it."""
+    contributions = np.zeros(n_features)
+    for order in itertools.permutations(range(n_features)):
+        for place, feature in enumerate(order):
+            before = list(order[:place])
+            contributions[feature] += value([*before, feature]) - value(before)
+    return contributions / math.factorial(n_features)
+
+
+# The contract of scikit-learn.
+
+CHECKED = [
+    AutoencoderOutlierDetector(),
+    AutoencoderOutlierDetector(PCA(1)),
+    AutoencoderOutlierDetector(PCA(1), calibration_fraction=None),
+    AutoencoderOutlierDetector(PCA(1), cross_fit=True),
+    AutoencoderOutlierDetector(clone(SMALL_AE).set_params(max_iter=1, early_stopping=False)),
+]
+
+
+def expected_failed_checks(detector):
+    if detector.calibration_fraction is None:
+        return {}
+    # test_integer_weights_are_repetitions stands in.
+    reason = "rows that are repeated are held out one by one"
+    failed = {
+        "check_sample_weight_equivalence_on_dense_data": reason,
+        "check_sample_weight_equivalence_on_sparse_data": reason,
+    }
+    if detector.cross_fit:
+        reason = "contamination is a share of rows that the model was not fitted to"
+        failed |= {"check_outliers_train": reason, "check_outliers_fit_predict": reason}
+    return failed
+
+
+@parametrize_with_checks(CHECKED, expected_failed_checks=expected_failed_checks)
+def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
+@pytest.mark.parametrize("estimator", CHECKED, ids=repr)
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_dataframe_column_names_consistency,
+        estimator_checks.check_param_validation,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_scikit_learn_check_that_is_not_yielded(estimator, check):
+    check(type(estimator).__name__, clone(estimator))
+
+
+def test_scores_threshold_and_labels_belong_together(detector, X):
+    labels = detector.fit_predict(X)
+    scores = detector.score_samples(X)
+    assert_array_equal(scores, detector.estimator_.score_samples(X))
+    assert_array_equal(detector.decision_function(X), scores - detector.offset_)
+    assert_array_equal(labels, np.where(scores < detector.offset_, -1, 1))
+    assert_array_equal(detector.training_scores_, scores)
+    assert_array_equal(detector.feature_names_in_, X.columns)
+    assert detector.n_features_in_ == 4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_float32_tables(detector, X, dtype):
+    X = X.to_numpy(dtype)
+    detector.set_params(contamination=0.1).fit(X)
+    assert 0.07 < np.mean(detector.predict(X) == -1) <= 0.1  # some rows are not unique
+    assert_allclose(detector.explain(X).sum(axis=1), -detector.score_samples(X), rtol=2e-5)
+    assert detector.training_scores_.dtype == np.float64  # half-way between two float32 numbers
+
+
+def test_nested_parameters_are_searched(X):
+    y = np.where(np.arange(len(X)) % 50 < 40, 1, -1)
+    search = GridSearchCV(
+        AutoencoderOutlierDetector(make_pipeline(StandardScaler(), PCA()), random_state=0),
+        {"estimator__pca__n_components": [1, 3]},
+        scoring="roc_auc",
+        cv=2,
+    ).fit(X, y)
+    best = search.best_estimator_
+    assert best.estimator_[-1].n_components_ == search.best_params_["estimator__pca__n_components"]
+    assert best.estimator.steps[-1][1].n_components == best.estimator_[-1].n_components
+    assert not hasattr(best.estimator[-1], "components_")
+
+
+def test_the_default_model_finds_outliers_of_every_scale(monkeypatch):
+    monkeypatch.setattr(_recipe, "N_STEPS", 200)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 1)) @ np.ones((1, 5)) + 0.3 * rng.standard_normal((300, 5))
+    outliers = np.where(rng.random((50, 5)) < 0.3, -1.0, 1.0) * X[:50]
+    outliers = outliers[np.abs(outliers - X[:50]).max(axis=1) > 2.0]
+    scale = np.array([1e-3, 1.0, 1.0, 1e3, 1.0])
+    detector = AutoencoderOutlierDetector(random_state=0).fit(X[50:] * scale)
+    rows = np.concatenate([X[:50], outliers]) * scale
+    labels = np.repeat([0, 1], [50, len(outliers)])
+    assert roc_auc_score(labels, -detector.score_samples(rows)) > 0.9
+
+
+# Threshold.
+
+
+@pytest.mark.parametrize("contamination", [0.01, 0.07, 0.1, 1 / 3, 0.5])
+def test_contamination_is_the_share_that_scikit_learn_calls_outliers(X, contamination):
+    forest = IsolationForest(n_estimators=50, contamination=contamination, random_state=0)
+    detector = AutoencoderOutlierDetector(forest, contamination=contamination).fit(X)
+    n_outliers = np.sum(detector.predict(X) == -1)
+    assert contamination * len(X) - 1 < n_outliers <= contamination * len(X)
+    if (contamination * len(X)).is_integer():
+        assert_array_equal(detector.predict(X), forest.fit(X).predict(X))
+
+
+@pytest.mark.parametrize(("contamination", "level"), [("auto", 0.05), (0.25, 0.25)])
+def test_outliers_are_what_has_a_small_p_value(detector, X, contamination, level):
+    X = X.sample(frac=1.0, random_state=0)
+    detector.set_params(contamination=contamination, calibration_fraction=0.2).fit(X[:100])
+    new = pd.concat([X[100:], 1.2 * X[100:]])
+    assert_array_equal(detector.predict(new) == -1, detector.p_values(new) <= level)
+    assert set(detector.predict(new)) == {-1, 1}
+
+
+def test_auto_with_few_calibration_rows_takes_the_lowest_score(X):
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X[:20])
+    assert len(detector.calibration_scores_) == 4
+    assert_allclose(detector.offset_, detector.calibration_scores_.min(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("fraction", [0.2, None])
+def test_the_threshold_moves_without_another_fit(detector, X, fraction):
+    detector.set_params(calibration_fraction=fraction).fit(X)
+    model, scores = detector.estimator_, detector.score_samples(X)
+    for contamination in (0.2, "auto", 0.03):
+        assert detector.set_contamination(contamination) is detector
+        assert detector.estimator_ is model
+        assert detector.contamination == contamination
+        assert detector.offset_ == clone(detector).fit(X).offset_
+    detector.offset_ = np.median(scores)
+    assert_array_equal(detector.predict(X), np.where(scores < np.median(scores), -1, 1))
+
+
+@pytest.mark.parametrize("contamination", [0, 0.6, -0.1, "high", None])
+def test_a_threshold_that_cannot_be_leaves_the_old_one(X, contamination):
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X)
+    before = dict(vars(detector))
+    with pytest.raises(ValueError, match=f"contamination.*{contamination}"):
+        detector.set_contamination(contamination)
+    assert vars(detector) == before
+    with pytest.raises(NotFittedError):
+        clone(detector).set_contamination(0.1)
+
+
+@pytest.mark.parametrize("contamination", [0.04, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize(
+    "estimator", [PCA(2), make_pipeline(StandardScaler(), PCA(2))], ids=["PCA", "pipeline"]
+)
+def test_integer_weights_are_repetitions(X, contamination, estimator):
+    weights = np.random.default_rng(0).integers(0, 4, len(X))
+    detector = AutoencoderOutlierDetector(estimator, contamination=contamination)
+    weighted = clone(detector).fit(X, sample_weight=weights)
+    repeated = detector.fit(X.loc[X.index.repeat(weights)])
+    assert_allclose(weighted.offset_, repeated.offset_, rtol=1e-9)
+    assert_array_equal(weighted.predict(X), repeated.predict(X))
+    share = np.average(weighted.predict(X) == -1, weights=weights)
+    assert contamination - 4 / weights.sum() < share <= contamination
+
+
+@pytest.mark.filterwarnings("ignore:.*takes no sample_weight:UserWarning")
+def test_weight_zero_is_absence(detector, X):
+    weights = np.tile([1.0, 0.0, 1.0], len(X) // 3)
+    weighted = clone(detector)
+    weighted.fit(X, sample_weight=weights)
+    desired = detector.fit(X[weights > 0], sample_weight=weights[weights > 0])
+    assert_array_equal(weighted.score_samples(X), desired.score_samples(X))
+    assert_array_equal(weighted.p_values(X), desired.p_values(X))
+    assert weighted.offset_ == desired.offset_
+
+
+# p-values.
+
+NEAREST = KernelDensity(bandwidth=0.1)  # overfits: rows that it was fitted to score too high
+
+
+class DistanceFromTheMean(BaseEstimator):
+    """A model that costs nothing."""
+
+    def fit(self, X, y=None):
+        self.mean_ = np.mean(X, axis=0)
+        return self
+
+    def score_samples(self, X):
+        return -np.linalg.norm(X - self.mean_, axis=1)
+
+
+def one_p_value_each(detector, seed, n_repetitions, n_rows=60):
+    """p-values of independent new rows, each by a detector of its own, and calibration sizes."""
+    rng = np.random.default_rng(seed)
+    p_values = np.empty(n_repetitions)
+    for repetition in range(n_repetitions):
+        rows = rng.standard_t(2, (n_rows + 1, 2))  # heavy tails
+        detector.set_params(random_state=repetition).fit(rows[1:])
+        p_values[repetition] = detector.p_values(rows[:1])[0]
+    return p_values
+
+
+def assert_binomial(n_events, n_repetitions, probability, alternative="two-sided"):
+    test = stats.binomtest(int(n_events), n_repetitions, probability, alternative=alternative)
+    assert test.pvalue > 1e-4, (n_events / n_repetitions, probability)
+
+
+@pytest.mark.parametrize("estimator", [DistanceFromTheMean(), NEAREST], ids=repr)
+def test_p_values_are_uniform_for_rows_of_the_same_distribution(estimator):
+    n_calibration = 19
+    detector = AutoencoderOutlierDetector(estimator, calibration_fraction=n_calibration / 60)
+    p_values = one_p_value_each(detector, 0, 250)
+    for k in (1, 2, 5, 10, 15):  # without ties they are uniform on 1/20, 2/20, ..., 1
+        level = k / (n_calibration + 1)
+        assert_binomial(np.sum(p_values <= level), len(p_values), level)
+
+
+def test_cross_fitted_p_values_are_not_too_small():
+    detector = AutoencoderOutlierDetector(DistanceFromTheMean(), cross_fit=True)
+    p_values = one_p_value_each(detector, 0, 250)
+    for level in (0.05, 0.1, 0.25, 0.5):
+        assert_binomial(np.sum(p_values <= level), len(p_values), level, alternative="greater")
+
+
+def test_auto_keeps_the_rate_of_false_alarms_and_scores_of_the_fit_do_not():
+    rng = np.random.default_rng(0)
+    n_alarms = {0.2: 0, None: 0}
+    for repetition in range(100):
+        X = rng.standard_t(2, (60, 2))
+        for fraction in n_alarms:
+            detector = AutoencoderOutlierDetector(
+                NEAREST, calibration_fraction=fraction, random_state=repetition
+            ).fit(X)
+            n_alarms[fraction] += np.sum(detector.predict(rng.standard_t(2, (1, 2))) == -1)
+    assert_binomial(n_alarms[0.2], 100, 0.05, alternative="greater")
+    assert n_alarms[None] > 20
+
+
+def test_p_values_count_scores_that_are_not_higher(X):
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X)
+    calibration = detector.calibration_scores_
+    assert len(calibration) == 30
+    new = X + np.random.default_rng(0).normal(scale=0.3, size=X.shape)
+    desired = [(1 + np.sum(calibration <= score)) / 31 for score in detector.score_samples(new)]
+    assert_allclose(detector.p_values(new), desired, rtol=1e-12)
+
+
+def test_ties_make_p_values_larger():
+    rng = np.random.default_rng(0)
+    levels = np.array([0.05, 0.1, 0.25, 0.5])
+    counts = np.zeros(len(levels))
+    for repetition in range(300):
+        rows = rng.integers(0, 3, (61, 2)).astype(float)
+        detector = AutoencoderOutlierDetector(DistanceFromTheMean(), random_state=repetition)
+        detector.fit(rows[1:])
+        counts += detector.p_values(rows[:1]) <= levels
+    for count, level in zip(counts, levels, strict=True):
+        assert_binomial(count, 300, level, alternative="greater")
+
+
+@pytest.mark.filterwarnings("ignore:.*takes no sample_weight:UserWarning")
+def test_weights_correct_p_values_for_rows_of_another_distribution():
+    rng = np.random.default_rng(0)
+
+    # Rows of the fit are uniform; new ones are more often far from zero.
+    def density_ratio(x):
+        return 0.5 + np.abs(x[:, 0])
+
+    def new_row():
+        while True:
+            x = rng.uniform(-1, 1, (1, 1))
+            if rng.uniform(0, 1.5) < density_ratio(x)[0]:
+                return x
+
+    detector = AutoencoderOutlierDetector(DistanceFromTheMean(), calibration_fraction=0.9)
+    counts = {"weighted": 0, "unweighted": 0}
+    for repetition in range(400):
+        X, new = rng.uniform(-1, 1, (100, 1)), new_row()
+        detector.set_params(random_state=repetition)
+        for name, weights in (("weighted", density_ratio(X)), ("unweighted", None)):
+            p_value = detector.fit(X, sample_weight=weights).p_values(new)[0]
+            counts[name] += p_value <= 0.3
+    assert_binomial(counts["weighted"], 400, 0.3, alternative="greater")
+    assert counts["weighted"] > 0.2 * 400
+    assert stats.binomtest(counts["unweighted"], 400, 0.3, alternative="greater").pvalue < 1e-4
+
+
+def test_p_values_with_weights_give_the_row_the_largest_one():
+    scores = np.array([3.0, 1.0, 2.0, 2.0, 5.0])
+    weights = np.array([1.0, 4.0, 0.5, 1.5, 3.0])
+    new = np.array([0.0, 1.0, 1.5, 2.0, 4.0, 5.0])
+    desired = (4 + np.array([0, 4, 4, 6, 7, 10])) / 14
+    assert_allclose(_outliers.conformal_p_values(new, scores, weights), desired)
+    threshold = _outliers.conformal_threshold(scores, weights, 0.6)
+    assert_allclose(threshold, 2.0, rtol=1e-5)
+
+
+def test_scale_of_the_weights_does_not_matter(X):
+    weights = np.random.default_rng(0).uniform(0.1, 3, len(X))
+    first, second, equal, none = (
+        AutoencoderOutlierDetector(NEAREST, random_state=0).fit(X, sample_weight=sample_weight)
+        for sample_weight in (weights, 1000 * weights, np.full(len(X), 7), None)
+    )
+    assert_allclose(first.p_values(X), second.p_values(X))
+    assert_allclose(first.offset_, second.offset_)
+    assert_allclose(equal.p_values(X), none.p_values(X))
+    assert_allclose(equal.offset_, none.offset_)
+    assert not np.allclose(first.p_values(X), none.p_values(X))
+
+
+def test_benjamini_hochberg_controls_the_false_discovery_rate():
+    rng = np.random.default_rng(0)
+    false_share, found = [], []
+    for repetition in range(60):
+        X = rng.standard_normal((250, 3))
+        new = rng.standard_normal((100, 3))
+        new[:10] += 4.0
+        detector = AutoencoderOutlierDetector(
+            PCA(1), calibration_fraction=0.8, random_state=repetition
+        ).fit(X)
+        outliers = stats.false_discovery_control(detector.p_values(new)) <= 0.2
+        false_share.append(outliers[10:].sum() / max(outliers.sum(), 1))
+        found.append(outliers[:10].mean())
+    error = np.std(false_share) / np.sqrt(len(false_share))
+    assert np.mean(false_share) < 0.2 + 3 * error
+    assert np.mean(found) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("parameters", "n_calibration"),
+    [
+        ({"calibration_fraction": 0.3}, 45),
+        ({"cross_fit": True}, 150),
+        ({"cross_fit": True, "calibration_fraction": 0.34}, 150),
+    ],
+)
+def test_calibration_rows(X, parameters, n_calibration):
+    X = X + np.random.default_rng(0).normal(scale=1e-3, size=X.shape)  # no two rows are equal
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0, **parameters).fit(X)
+    assert detector.calibration_scores_.shape == (n_calibration,)
+    fitted_to = np.ones(len(X), dtype=bool)
+    if not detector.cross_fit:
+        distance = np.subtract.outer(detector.calibration_scores_, detector.training_scores_)
+        fitted_to = np.abs(distance).min(axis=0) > 1e-9
+        assert np.sum(~fitted_to) == n_calibration
+    assert_allclose(detector.estimator_.mean_, X[fitted_to].mean())
+    other = clone(detector).set_params(random_state=1).fit(X)
+    assert set(other.calibration_scores_) != set(detector.calibration_scores_)
+
+
+def test_without_calibration_there_are_no_p_values(X):
+    for parameters in ({"calibration_fraction": None}, {"contamination": 0.05}):
+        detector = AutoencoderOutlierDetector(PCA(2), **parameters).fit(X)
+        assert detector.calibration_scores_ is None
+        assert np.sum(detector.predict(X) == -1) == 7
+        assert_array_equal(detector.estimator_.mean_, PCA(2).fit(X).mean_)
+        with pytest.raises(ValueError, match="p_values .* calibration_fraction=(None|'auto')"):
+            detector.p_values(X)
+
+
+# Explanation.
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS | MORE_ESTIMATORS)
+def test_contributions_sum_to_the_outlier_score(X, estimator):
+    estimator = (ESTIMATORS | MORE_ESTIMATORS)[estimator]
+    detector = AutoencoderOutlierDetector(estimator, random_state=0).fit(X)
+    rows = X.iloc[::30]
+    explanation = detector.explain(rows)
+    assert_allclose(explanation.sum(axis=1), -detector.score_samples(rows), rtol=1e-9)
+    assert_array_equal(explanation.columns, X.columns)
+    assert_array_equal(explanation.index, rows.index)
+    alone = detector.explain(rows.iloc[[3]])
+    assert_allclose(alone, explanation.iloc[[3]], rtol=1e-9, atol=1e-12)
+    assert_array_equal(detector.explain(rows), explanation)
+
+
+@pytest.mark.parametrize("estimator", [None, make_pipeline(StandardScaler(), PCA(2))])
+def test_the_broken_cell_is_found(monkeypatch, X, estimator):
+    monkeypatch.setattr(_recipe, "N_STEPS", 200)
+    detector = AutoencoderOutlierDetector(estimator, random_state=0).fit(X)
+    broken = X.iloc[[3, 60, 130]].copy()
+    for place, name in enumerate(X.columns[:3]):
+        broken.iloc[place, place] += 8 * X[name].std()
+    assert list(detector.explain(broken).idxmax(axis=1)) == list(X.columns[:3])
+    _, expected = detector.explain(broken, expected=True)
+    for place in range(3):
+        assert expected.iloc[place, place] < broken.iloc[place, place] - X.std().iloc[place]
+
+
+def test_autoencoders_are_explained_by_their_reconstruction(X):
+    pipeline = make_pipeline(StandardScaler(), SMALL_AE)
+    detector = AutoencoderOutlierDetector(pipeline, random_state=0).fit(X)
+    scaler, model = detector.estimator_
+    scaled = scaler.transform(X)
+    explanation, expected = detector.explain(X, expected=True)
+    assert_allclose(explanation, np.square(model.reconstruct(scaled) - scaled) / 4, rtol=1e-9)
+    assert_allclose(expected, model.reconstruct(scaled) * scaler.scale_ + scaler.mean_)
+    assert_array_equal(expected.columns, X.columns)
+    assert_array_equal(expected.index, X.index)
+
+
+@pytest.mark.parametrize(
+    "estimator", [PCA(2), PCA(), decomposition.PCA(1), decomposition.FactorAnalysis(1)], ids=repr
+)
+def test_gaussian_models_are_explained_by_shapley_values(X, estimator):
+    detector = AutoencoderOutlierDetector(
+        make_pipeline(StandardScaler(), estimator), random_state=0
+    ).fit(X)
+    scaler, model = detector.estimator_
+    density = stats.multivariate_normal(model.mean_, model.get_covariance())
+    explanation = detector.explain(X[:3])
+    for row, actual in zip(scaler.transform(X[:3]), explanation.to_numpy(), strict=True):
+
+        def value(features, row=row):
+            mixed = model.mean_.copy()
+            mixed[features] = row[features]
+            return -density.logpdf(mixed)
+
+        desired = brute_force_shapley_values(value, 4) + value([]) / 4
+        assert_allclose(actual, desired, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "estimator", [PCA(2), decomposition.PCA(), decomposition.FactorAnalysis(1)]
+)
+def test_gaussian_models_expect_the_conditional_mean(X, estimator):
+    detector = AutoencoderOutlierDetector(estimator, random_state=0).fit(X)
+    model = detector.estimator_
+    mean, covariance = model.mean_, model.get_covariance()
+    deviation = X.to_numpy() - mean
+    _, expected = detector.explain(X, expected=True)
+    for j in range(4):
+        others = np.arange(4) != j
+        slopes = np.linalg.solve(covariance[np.ix_(others, others)], covariance[others, j])
+        assert_allclose(expected.iloc[:, j], mean[j] + deviation[:, others] @ slopes, rtol=1e-6)
+
+
+def test_sampled_shapley_values_are_exact_for_pairs_of_features(X):
+    # The density of one normal distribution has no interaction of more than two features.
+    detector = AutoencoderOutlierDetector(GaussianMixture(1), random_state=0).fit(X)
+    background = detector._background.to_numpy()
+    row = X.iloc[140].to_numpy()
+
+    def value(features):
+        mixed = background.copy()
+        mixed[:, features] = row[features]
+        return -detector.score_samples(pd.DataFrame(mixed, columns=X.columns)).mean()
+
+    desired = brute_force_shapley_values(value, 4) + value([]) / 4
+    assert_allclose(detector.explain(X[140:141]).to_numpy()[0], desired, rtol=1e-7)
+
+
+def test_sampled_shapley_values_are_near_for_any_score(monkeypatch, X):
+    monkeypatch.setattr(_outliers, "N_BACKGROUND_ROWS", 16)
+    forest = IsolationForest(n_estimators=10, random_state=0)
+    detector = AutoencoderOutlierDetector(forest, random_state=0).fit(X)
+    row = X.iloc[131].to_numpy()
+    background = detector._background.to_numpy()
+
+    def value(features):
+        mixed = background.copy()
+        mixed[:, features] = row[features]
+        return -detector.score_samples(pd.DataFrame(mixed, columns=X.columns)).mean()
+
+    desired = brute_force_shapley_values(value, 4)
+    explanation = detector.explain(X[131:132]).to_numpy()[0]
+    assert_allclose(explanation - value([]) / 4, desired, atol=0.15 * np.ptp(desired))
+
+
+def test_rows_to_compare_with_are_drawn_by_weight(X):
+    weights = np.where(np.arange(len(X)) % 2, 1.0, 1e-9)
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X, sample_weight=weights)
+    assert len(detector._background) == 4
+    assert set(detector._background.index % 2) == {1}
+
+
+def test_long_tables_are_explained_in_portions(monkeypatch, X):
+    detector = AutoencoderOutlierDetector(GaussianMixture(2, random_state=0), random_state=0).fit(X)
+    desired = detector.explain(X[:8])
+    monkeypatch.setattr(_outliers, "MAX_CELLS", 20 * 3)
+    assert_allclose(detector.explain(X[:8]), desired, rtol=1e-9)
+
+
+@pytest.mark.parametrize("estimator", [SMALL_AE, GaussianMixture(1)], ids=["exact", "sampled"])
+@pytest.mark.parametrize("fitted_on", ["array", "pandas", "polars"])
+def test_explanations_of_other_tables(X, estimator, fitted_on):
+    tables = {"array": X.to_numpy(), "pandas": X, "polars": pl.DataFrame(X.to_dict("series"))}
+    detector = AutoencoderOutlierDetector(estimator, random_state=0).fit(tables[fitted_on])
+    desired = detector.explain(tables[fitted_on][:5])
+    assert_allclose(desired.sum(axis=1), -detector.score_samples(tables[fitted_on][:5]))
+    names = [f"x{i}" for i in range(4)] if fitted_on == "array" else list(X.columns)
+    assert list(desired.columns) == names
+    if fitted_on != "array":
+        for table in (tables["pandas"], tables["polars"]):
+            assert_allclose(detector.explain(table[:5]), desired)
+        with pytest.raises(ValueError, match="feature names"):
+            detector.explain(X[X.columns[::-1]])
+    with pytest.raises(ValueError, match="X has 3 features|now missing"):
+        detector.explain(X.to_numpy()[:, :3] if fitted_on == "array" else X.iloc[:, :3])
+
+
+def test_names_that_are_no_strings_are_kept(X):
+    frame = X.set_axis([2020, 2021, 2022, 2023], axis=1)
+    for estimator in (SMALL_AE, GaussianMixture(1)):
+        detector = AutoencoderOutlierDetector(estimator, random_state=0).fit(frame)
+        assert list(detector.explain(frame[:2]).columns) == [2020, 2021, 2022, 2023]
+
+
+def test_tables_with_columns_of_any_kind(X):
+    mixed = X.assign(
+        colour=np.where(X["petal width"] > 1, "blue", "white"),
+        region=pd.Categorical(np.where(X["petal width"] > 1.7, "north", "south")),
+    )
+    encoder = ColumnTransformer(
+        [("code", OneHotEncoder(sparse_output=False), ["colour", "region"])],
+        remainder=StandardScaler(),
+    )
+    detector = AutoencoderOutlierDetector(make_pipeline(encoder, SMALL_DAE), random_state=0)
+    detector.fit(mixed)
+    odd = mixed.iloc[:2].assign(colour="blue")
+    explanation = detector.explain(odd)
+    assert list(explanation.columns) == list(mixed.columns)
+    assert_allclose(explanation.sum(axis=1), -detector.score_samples(odd))
+    with pytest.raises(ValueError, match="expected=True .* ColumnTransformer has none"):
+        detector.explain(odd, expected=True)
+
+
+def test_a_step_without_names_is_explained_by_sampling(X):
+    for names in (None, "one-to-one"):
+        logarithm = FunctionTransformer(np.log1p, np.expm1, feature_names_out=names)
+        detector = AutoencoderOutlierDetector(
+            make_pipeline(logarithm, "passthrough", SMALL_AE), random_state=0
+        ).fit(X)
+        model, inner = detector.estimator_[-1], np.log1p(X[:5])
+        explanation, expected = detector.explain(X[:5], expected=True)
+        assert_allclose(explanation.sum(axis=1), -detector.score_samples(X[:5]))
+        assert_allclose(expected, np.expm1(model.reconstruct(inner)))
+        exact = model.reconstruction_error(inner, per_feature=True)
+        assert np.allclose(explanation, exact / 4) == (names is not None)
+
+
+def test_sparse_tables(X):
+    counts = np.where(X > 3, np.round(X), 0.0)
+    for estimator in (SMALL_AE, PCA(2)):
+        desired = AutoencoderOutlierDetector(estimator, random_state=0).fit(counts)
+        detector = clone(desired).fit(sparse.coo_array(counts))
+        rows = sparse.csr_array(counts)
+        assert_allclose(detector.score_samples(rows), desired.score_samples(counts), rtol=1e-3)
+        assert_allclose(detector.p_values(rows), desired.p_values(counts), atol=0.04)
+        explanation, expected = detector.explain(rows, expected=True)
+        assert_allclose(explanation.sum(axis=1), -detector.score_samples(rows))
+        assert expected.shape == counts.shape
+
+
+def test_models_that_expect_nothing(X):
+    detector = AutoencoderOutlierDetector(GaussianMixture(1), random_state=0).fit(X)
+    with pytest.raises(ValueError, match="expected=True needs a model .* GaussianMixture does not"):
+        detector.explain(X, expected=True)
+
+
+# Weights on their way.
+
+
+def test_weights_reach_every_step_of_a_pipeline_that_takes_them(X):
+    weights = np.random.default_rng(0).uniform(0, 2, len(X))
+    detector = AutoencoderOutlierDetector(
+        make_pipeline(StandardScaler(), PCA(2)), calibration_fraction=None
+    ).fit(X, sample_weight=weights)
+    scaler, pca = detector.estimator_
+    assert_allclose(scaler.mean_, np.average(X, axis=0, weights=weights))
+    assert_allclose(pca.mean_, 0.0, atol=1e-12)
+
+
+def test_weights_that_the_model_does_not_take_are_not_silent(X):
+    detector = AutoencoderOutlierDetector(
+        GaussianMixture(1, random_state=0), contamination=0.1, random_state=0
+    )
+    with pytest.warns(UserWarning, match="GaussianMixture takes no sample_weight"):
+        detector.fit(X, sample_weight=np.arange(1, len(X) + 1))
+    assert detector.offset_ != clone(detector).fit(X).offset_
+
+
+def test_weights_are_routed(X):
+    weights = np.random.default_rng(0).uniform(0.1, 2, len(X))
+    with config_context(enable_metadata_routing=True):
+        for requested in (True, False):
+            pca = PCA(2).set_fit_request(sample_weight=requested)
+            detector = AutoencoderOutlierDetector(pca, calibration_fraction=None)
+            detector.fit(X, sample_weight=weights)
+            desired = PCA(2).fit(X, sample_weight=weights if requested else None)
+            assert_array_equal(detector.estimator_.mean_, desired.mean_)
+        with pytest.raises(ValueError, match="sample_weight"):
+            AutoencoderOutlierDetector(PCA(2)).fit(X, sample_weight=weights)
+        AutoencoderOutlierDetector().fit(X, sample_weight=weights)
+        AutoencoderOutlierDetector(PCA(2)).fit(X)
+
+
+# House rules.
+
+
+def outputs(detector, X):
+    methods = ("predict", "score_samples", "decision_function", "p_values", "explain")
+    return {name: np.asarray(getattr(detector, name)(X[::10])) for name in methods}
+
+
+def test_pickles_give_the_same_bits_and_hold_nothing_of_torch(detector, X):
+    data = pickle.dumps(detector.fit(X), protocol=5)
+    other = pickle.loads(data)
+    after = outputs(other, X)
+    for name, result in outputs(detector, X).items():
+        assert_array_equal(after[name], result, err_msg=name)
+    strings = [argument for _, argument, _ in pickletools.genops(data) if isinstance(argument, str)]
+    assert not [text for text in strings if text.split(".")[0] == "torch"]
+
+
+def test_refit_equals_first_fit(detector, X):
+    first = outputs(detector.fit(X), X)
+    for name, result in outputs(clone(detector).fit(X), X).items():
+        assert_array_equal(result, first[name], err_msg=name)
+
+
+def test_global_random_state_is_untouched(detector, X):
+    def state():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = state()
+    outputs(detector.fit(X), X)
+    assert state() == before
+
+
+def test_only_fitting_writes_attributes(detector, X):
+    detector.fit(X)
+    before = dict(vars(detector))
+    outputs(detector, X)
+    assert vars(detector) == before
+    assert "AutoencoderOutlierDetector" in detector._repr_html_()
+
+
+BAD = {
+    "no score_samples": ({"estimator": StandardScaler()}, "'fit' and 'score_samples'"),
+    "pipeline without": (
+        {"estimator": make_pipeline(PCA(), StandardScaler())},
+        "'fit' and 'score_samples'",
+    ),
+    "contamination": ({"contamination": 0.7}, "contamination.* 0.7"),
+    "fraction": ({"calibration_fraction": 1.0}, "calibration_fraction.* 1.0"),
+    "none to calibrate": (
+        {"calibration_fraction": 0.001},
+        "calibration_fraction=0.001 of 150 .* none to calibrate",
+    ),
+    "none to fit": (
+        {"calibration_fraction": 0.999},
+        "calibration_fraction=0.999 of .* none to fit",
+    ),
+    "too many folds": (
+        {"calibration_fraction": 0.001, "cross_fit": True},
+        "calibration_fraction=0.001 of 150 .* none to calibrate",
+    ),
+    "folds of None": (
+        {"calibration_fraction": None, "cross_fit": True},
+        "cross_fit=True .* calibration_fraction=None",
+    ),
+    "folds of 0.6": (
+        {"calibration_fraction": 0.6, "cross_fit": True},
+        "cross_fit=True .* calibration_fraction=0.6",
+    ),
+    "device": ({"device": "cpu"}, "device='cpu' .* no effect on estimator=PCA"),
+    "verbose": ({"verbose": True}, "verbose=True .* no effect on estimator=PCA"),
+    "unknown device": ({"estimator": None, "device": "tpu"}, "device='tpu'"),
+    "of the estimator": ({"estimator": PCA(9)}, "n_components=9"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_parameters(X, case):
+    parameters, message = BAD[case]
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X)
+    attributes = dict(vars(detector))
+    detector.set_params(**parameters)
+    with pytest.raises(ValueError, match=message):
+        detector.fit(X)
+    assert {name: vars(detector)[name] for name in attributes if name.endswith("_")} == {
+        name: value for name, value in attributes.items() if name.endswith("_")
+    }
+    assert detector.predict(X).shape == (150,)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [(-np.ones(150), "Negative"), (np.zeros(150), "zero"), (np.ones(3), "inconsistent|shape")],
+)
+def test_bad_weights(X, weights, message):
+    with pytest.raises(ValueError, match=message):
+        AutoencoderOutlierDetector(PCA(2)).fit(X, sample_weight=weights)
+
+
+@pytest.mark.parametrize(
+    "method", ["predict", "score_samples", "decision_function", "p_values", "explain"]
+)
+def test_methods_need_a_fit(X, method):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        getattr(AutoencoderOutlierDetector(), method)(X)
