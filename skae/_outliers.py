@@ -539,11 +539,12 @@ class AutoencoderOutlierDetector(
             With the columns of X, and its index if it has one. For the default model and for
             autoencoders the share of each column in the error of its reconstruction. For `PCA`,
             also scikit-learn's, and `FactorAnalysis` the Shapley values of the Gaussian
-            log-density against the mean [3]_, exact. For any other model, and behind a step that
-            does not keep the columns, Shapley values estimated from 16 rows of `fit` [4]_; this
-            takes the scores of about ``32 * n_features`` rows for each row, and is exact where no
-            more than two columns interact. What belongs to no column, such as the logarithm of a
-            normalizing constant, is spread evenly.
+            log-density against the mean (Mayrhofer & Filzmoser 2023), exact. For any other model,
+            and behind a step that does not keep the columns, Shapley values estimated from 16 rows
+            of `fit` (Štrumbelj & Kononenko 2014); this takes the scores of about ``32 *
+            n_features`` rows for each row, and is exact where no more than two columns interact.
+            What belongs to no column, such as the logarithm of a normalizing constant, is spread
+            evenly.
         expected_values : DataFrame of shape (n_samples, n_features)
             Only with ``expected=True``, in the units of X: the reconstruction by an autoencoder;
             for `PCA` and `FactorAnalysis` the mean of the cell given all others of its row.
