@@ -54,7 +54,6 @@ def models(random_state):
     networks = {
         name: AutoencoderTransformer(
             4,
-            learning_rate="cosine",
             learning_rate_init=5e-3,
             batch_size=32,
             max_iter=40,
