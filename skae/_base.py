@@ -359,9 +359,12 @@ class BaseAutoencoder(
         with private_random_state(building_seed, CPU):
             all_rows = to_rows(X, X_clean, weights)
             n_components = self._count_components(all_rows, continued)
-            rows, validation_rows = self._split(all_rows)
-            start_rows = rows if self._holds_out_from_start else all_rows
-            module = self._start(start_rows, n_components, continued)
+            if self._holds_out_from_start:
+                rows, validation_rows = self._split(all_rows)
+                module = self._start(rows, n_components, continued)
+            else:
+                module = self._start(all_rows, n_components, continued)
+                rows, validation_rows = self._split(all_rows)
         device = self._resolve_device(module)
 
         def fitted_attributes() -> dict[str, Any]:
@@ -387,7 +390,7 @@ class BaseAutoencoder(
                 never_worse=self._is_anchored() and self.alpha == 0.0,
                 observer=reporter,
             )
-            if not (is_better or continued or start_rows is all_rows):
+            if self._holds_out_from_start and not (is_better or continued):
                 # What is returned instead need not do without the rows that were held out.
                 module, history.best_state = self._start(all_rows, n_components, False), None
             self.__dict__.update(fitted_attributes())
@@ -760,6 +763,8 @@ def to_rows(X: np.ndarray, X_clean: np.ndarray | None, weights: np.ndarray | Non
     rows = Rows(tuple(map(tensor_of, tables)))
     if weights is None:
         return rows
-    chosen = torch.from_numpy(np.flatnonzero(weights))
+    rows = rows.take(torch.from_numpy(np.flatnonzero(weights)))
     positive = weights[weights > 0.0]
-    return Rows(rows.take(chosen).tensors, torch.from_numpy(positive / positive.mean()).float())
+    if (positive == positive[0]).all():
+        return rows  # such weights are none, to the last bit
+    return Rows(rows.tensors, torch.from_numpy(positive / positive.mean()).float())

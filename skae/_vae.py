@@ -581,16 +581,16 @@ class VAETransformer(BaseAutoencoder):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.datasets import load_breast_cancer
     >>> from sklearn.preprocessing import StandardScaler
     >>> from skae import PCA, VAETransformer
-    >>> X = StandardScaler().fit_transform(load_iris().data)
-    >>> vae = VAETransformer(2, random_state=0).fit(X[::2])
+    >>> X = StandardScaler().fit_transform(load_breast_cancer().data)
+    >>> vae = VAETransformer(5, random_state=0).fit(X[::2])
     >>> vae.transform(X).shape
-    (150, 2)
+    (569, 5)
     >>> vae.sample(5, random_state=0).shape
-    (5, 4)
-    >>> vae.score(X[1::2]) > PCA(2).fit(X[::2]).score(X[1::2])
+    (5, 30)
+    >>> vae.score(X[1::2]) > PCA(5).fit(X[::2]).score(X[1::2])
     True
     """
 
