@@ -263,8 +263,8 @@ class AutoencoderOutlierDetector(
     estimator : estimator with ``fit`` and ``score_samples``, default=None
         Model whose ``score_samples`` is higher for rows that are more normal: one of the
         autoencoders, `PCA`, a `Pipeline` that ends in one of them, or scikit-learn's mixtures and
-        forests. None is a model that scales the data inside and has the same settings for every
-        table, see the user guide.
+        forests. None is a model of denoising autoencoders and nearest rows that scales the data
+        inside and has the same settings for every table, see the user guide.
     contamination : "auto" or float, default="auto"
         Where the threshold is. "auto" is for rows of `fit` that are normal, all or nearly all: a
         new row like them is called an outlier with a probability of at most 0.05, or of
@@ -299,7 +299,8 @@ class AutoencoderOutlierDetector(
     training_scores_ : ndarray of shape (n_samples,)
         Score of each row of `fit` whose weight is not zero, held out or not.
     calibration_scores_ : ndarray of shape (n_calibration_samples,) or None
-        Scores of the rows by a model that was not fitted to them; None without such rows.
+        Scores of the rows by a model that was not fitted to them, in the order of the rows; None
+        without such rows.
     n_features_in_ : int
         Number of columns of X, if the estimator tells.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -538,17 +539,19 @@ class AutoencoderOutlierDetector(
         Returns
         -------
         contributions : DataFrame of shape (n_samples, n_features)
-            With the columns of X, and its index if it has one. For the default model and for
-            autoencoders the share of each column in the error of its reconstruction. For `PCA`,
-            also scikit-learn's, and `FactorAnalysis` the Shapley values of the Gaussian
-            log-density against the mean [1]_, exact. For any other model, and behind a step that
-            does not keep the columns, Shapley values estimated from 16 rows of `fit` [2]_; this
-            takes the scores of about ``32 * n_features`` rows for each row, and is exact where no
-            more than two columns interact. What belongs to no column, such as the logarithm of a
-            normalizing constant, is spread evenly.
+            With the columns of X, and its index if it has one. For autoencoders the share of each
+            column in the error of its reconstruction, and for the default model its share in the
+            distances of the row from what is expected, both of them exact. For `PCA`, also
+            scikit-learn's, and `FactorAnalysis` the Shapley values of the Gaussian log-density
+            against the mean [1]_, exact. For any other model, and behind a step that does not keep
+            the columns, Shapley values estimated from 16 rows of `fit` [2]_; this takes the scores
+            of about ``32 * n_features`` rows for each row, and is exact where no more than two
+            columns interact. What belongs to no column, such as the logarithm of a normalizing
+            constant, is spread evenly.
         expected_values : DataFrame of shape (n_samples, n_features)
             Only with ``expected=True``, in the units of X: the reconstruction by an autoencoder;
-            for `PCA` and `FactorAnalysis` the mean of the cell given all others of its row.
+            for the default model the mean of the nearest rows of `fit`; for `PCA` and
+            `FactorAnalysis` the mean of the cell given all others of its row.
 
         Raises
         ------
@@ -664,14 +667,16 @@ class AutoencoderOutlierDetector(
         self.calibration_scores_, self._calibration_weights = None, np.empty(0)
         if folds:
             held_out = np.concatenate([rows for _, rows in folds])
-            self._calibration_weights = self._training_weights[held_out]
-            self.calibration_scores_ = np.concatenate(
+            scores = np.concatenate(
                 [
                     model.score_samples(_safe_indexing(X, rows))
                     for model, (_, rows) in zip(models, folds, strict=True)
                 ],
                 dtype=np.float64,
             )
+            order = np.argsort(held_out)
+            self.calibration_scores_ = scores[order]
+            self._calibration_weights = self._training_weights[held_out[order]]
         self.offset_ = self._threshold()
 
         rng = np.random.default_rng(seed)
