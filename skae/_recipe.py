@@ -193,18 +193,17 @@ class Experts(TrainableModule):
         ]
         return torch.cat([torch.cat(near), self.errors(views, folds)])
 
-    def calibrate(self, folds: Tensor, weights: Tensor) -> None:
-        """Note how the distances of training rows are distributed."""
+    def calibrate(self, folds: Tensor) -> None:
+        """Note how the distances of the references are distributed."""
         distances = self.squared_distances(self.references, folds).sum(dim=2)
-        seen = torch.ones_like(distances)
-        seen[-N_VIEWS:] = (folds < self.n_members).to(distances.dtype)
-        weights = weights * seen
-        weights = weights / weights.sum(dim=1, keepdim=True)
-        # Rows that occur twice have a distance of zero.
-        self.floor = 1e-3 * (weights * distances).sum(dim=1) + 1e-9
+        known = torch.ones_like(distances)
+        known[-N_VIEWS:] = (folds < self.n_members).to(known.dtype)  # left out by a network
+        shares = known / known.sum(dim=1, keepdim=True)
+        # A row that occurs twice is at no distance from the others.
+        self.floor = 1e-3 * (shares * distances).sum(dim=1) + 1e-9
         logs = torch.log(distances + self.floor[:, None])
-        self.log_mean = (weights * logs).sum(dim=1)
-        variances = (weights * torch.square(logs - self.log_mean[:, None])).sum(dim=1)
+        self.log_mean = (shares * logs).sum(dim=1)
+        variances = (shares * torch.square(logs - self.log_mean[:, None])).sum(dim=1)
         self.log_spread = torch.sqrt(variances) + 1e-2
 
     def contributions(self, x: Tensor) -> Tensor:
@@ -266,16 +265,27 @@ def neighbor_distances(rows: Tensor, references: Tensor, leave_out: bool = False
     return torch.stack([nearest, near.clamp(min=0.0)])
 
 
-def scaling_of(z: np.ndarray, weights: np.ndarray) -> Scaling:
-    """Describe standardized rows of the given weights, in float64."""
+def sample(n_rows: int, n: int, weights: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """Draw rows in proportion to their weights, as evenly as possible; sorted numbers, (n,).
+
+    A row is drawn as often as its share times n, rounded up or down: all rows once if n is their
+    number and their weights are equal.
+    """
+    order = rng.permutation(n_rows)
+    total = np.cumsum(np.ones(n_rows) if weights is None else weights[order])
+    positions = (np.arange(n) + 0.5) / n * total[-1]
+    return np.sort(order[np.searchsorted(total, positions)])
+
+
+def scaling_of(z: np.ndarray) -> Scaling:
+    """Describe standardized rows, in float64."""
     median = np.median(z, axis=0)
     lower, upper = np.quantile(z, [0.25, 0.75], axis=0)
     spread = (upper - lower) / 1.349
     spread[spread < 1e-3] = 1.0  # most rows have the same value there
-    squashed = StandardScaler().fit(np.arcsinh((z - median) / spread), sample_weight=weights)
-    weighted = z * np.sqrt(weights / weights.mean())[:, None]
-    shrinkage = ledoit_wolf_shrinkage(weighted, assume_centered=True)
-    _, singular_values, axes = np.linalg.svd(weighted, full_matrices=False)
+    squashed = StandardScaler().fit(np.arcsinh((z - median) / spread))
+    shrinkage = ledoit_wolf_shrinkage(z, assume_centered=True)
+    _, singular_values, axes = np.linalg.svd(z, full_matrices=False)
     variances = np.square(singular_values) / len(z)
     elsewhere = shrinkage * variances.sum() / z.shape[1]
     variances = (1.0 - shrinkage) * variances + elsewhere
@@ -415,15 +425,9 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         scaler = StandardScaler().fit(X, sample_weight=weights)
         z = scaler.transform(X).astype(np.float32)  # (n_samples, n_features)
         folds = rng.permutation(len(z)) % max(N_FOLDS, self.n_estimators)
-        chosen = np.arange(len(z))
-        if len(z) > N_REFERENCES:
-            p = None if weights is None else weights / weights.sum()
-            chosen = np.sort(rng.choice(len(z), N_REFERENCES, replace=False, p=p))
+        chosen = sample(len(z), min(len(z), N_REFERENCES), weights, rng)
         references = z[chosen]
-        reference_weights = np.ones(len(chosen))
-        if weights is not None and len(chosen) == len(z):
-            reference_weights = weights
-        scaling = scaling_of(references.astype(np.float64), reference_weights)
+        scaling = scaling_of(references.astype(np.float64))
 
         with private_random_state(building_seed, CPU):
             module = Experts(self.n_estimators, z.shape[1], len(references), scaling.axes.shape[1])
@@ -474,10 +478,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
                 observer=reporter,
             )
             with torch.no_grad():
-                module.to("cpu").calibrate(
-                    torch.from_numpy(folds[chosen]),
-                    torch.from_numpy(reference_weights).float(),
-                )
+                module.to(CPU).calibrate(torch.from_numpy(folds[chosen]))
             self.__dict__.update(fitted_attributes())
 
     def _validate(self, X: ArrayLike) -> np.ndarray:
