@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn import decomposition, get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection import KFold, ShuffleSplit
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, check_random_state, get_tags, indexable
@@ -250,7 +251,7 @@ def fit_parameters(estimator: Any, sample_weight: np.ndarray | None) -> dict[str
 
 
 class AutoencoderOutlierDetector(
-    DocumentationLinkMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+    DocumentationLinkMixin, MetaEstimatorMixin, OutlierMixin, CallbackSupportMixin, BaseEstimator
 ):
     """Outlier detection by the score of an autoencoder or of any other model of normal rows.
 
@@ -390,6 +391,7 @@ class AutoencoderOutlierDetector(
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the model to rows that are normal, or mostly so, and set the threshold.
 
@@ -498,6 +500,8 @@ class AutoencoderOutlierDetector(
 
     def set_contamination(self, contamination: float | Literal["auto"]) -> Self:
         """Move the threshold of the fitted detector, without another fit.
+
+        It is a share of the calibration rows, if there are any, and otherwise of the rows of `fit`.
 
         Parameters
         ----------
@@ -633,16 +637,23 @@ class AutoencoderOutlierDetector(
         n_rows = _num_samples(X)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._warn_of_unused(weights)
-
-        def fit_model(rows: np.ndarray | slice) -> Any:
-            estimator = self._unfitted(seed)
-            parameters = self._fit_parameters(estimator, None if weights is None else weights[rows])
-            return estimator.fit(_safe_indexing(X, rows), **parameters)
-
         folds = self._folds(n_rows, seed)
-        models = [fit_model(kept) for kept, _ in folds]
         whole = self.cross_fit or not folds
-        self.estimator_ = fit_model(slice(None)) if whole else models[0]
+        context = self._init_callback_context(max_subtasks=len(folds) + whole)
+        context.call_on_fit_task_begin(estimator=self, X=X)
+
+        def fit_model(rows: np.ndarray | slice, task_name: str) -> Any:
+            estimator, X_fit = self._unfitted(seed), _safe_indexing(X, rows)
+            parameters = self._fit_parameters(estimator, None if weights is None else weights[rows])
+            task = context.subcontext(task_name=task_name)
+            with task.propagate_callback_context(estimator):
+                task.call_on_fit_task_begin(estimator=self, X=X_fit)
+                estimator.fit(X_fit, **parameters)
+                task.call_on_fit_task_end(estimator=self, X=X_fit)
+            return estimator
+
+        models = [fit_model(kept, "fit without calibration rows") for kept, _ in folds]
+        self.estimator_ = fit_model(slice(None), "fit to all rows") if whole else models[0]
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)  # of an earlier fit
             if hasattr(self.estimator_, name):
@@ -650,7 +661,7 @@ class AutoencoderOutlierDetector(
 
         self._training_weights = np.ones(n_rows) if weights is None else weights
         self.training_scores_ = self.score_samples(X).astype(np.float64)
-        self.calibration_scores_ = None
+        self.calibration_scores_, self._calibration_weights = None, np.empty(0)
         if folds:
             held_out = np.concatenate([rows for _, rows in folds])
             self._calibration_weights = self._training_weights[held_out]
@@ -667,6 +678,7 @@ class AutoencoderOutlierDetector(
         shares = self._training_weights / self._training_weights.sum()
         self._background = _safe_indexing(X, rng.choice(n_rows, N_BACKGROUND_ROWS, p=shares))
         self._seed = seed
+        context.call_on_fit_task_end(estimator=self, X=X)
 
     def _unfitted(self, seed: int) -> Any:
         """Model to fit."""
