@@ -51,7 +51,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_sta
 pipeline = Pipeline(
     [
         ("scale", MinMaxScaler()),
-        ("encode", AutoencoderTransformer(max_iter=40, random_state=0)),
+        ("encode", AutoencoderTransformer(max_iter=60, random_state=0)),
         ("classify", LogisticRegression(max_iter=2000)),
     ]
 )

@@ -26,6 +26,8 @@ CLASSES = ESTIMATORS + [
     getattr(module, name) for module in (networks, plotting) for name in module.__all__
 ]
 
+ROOT = Path(__file__).parents[1]
+
 # What means something a little else than in `AutoencoderTransformer`, and how all descriptions of
 # it begin.
 OWN_WORDS = {
@@ -120,5 +122,13 @@ def test_the_package_says_that_it_is_annotated():
 
 
 def test_the_citation_is_that_of_this_version():
-    path = Path(__file__).parents[1] / "CITATION.cff"
-    assert re.search(r"^version: (.*)$", path.read_text(), re.MULTILINE)[1] == skae.__version__
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)$", citation, re.MULTILINE)[1] == skae.__version__
+
+
+def test_the_code_of_the_readme_gives_the_shapes_that_it_names():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert names["codes"].shape == (1797, 8)
+    assert names["images"].shape == (1797, 64)
