@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs clean
+# Fashion-MNIST; without it benchmarks make up images.
+FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
+
+.PHONY: bench demo test lint docs clean
 
 demo: $(VENV)/installed-test
 	$(BIN)/python examples/save_figures.py examples/plot_digits_pipeline.py demo
@@ -18,6 +21,14 @@ lint: $(VENV)/installed-test
 
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python benchmarks/training.py $(addprefix --data ,$(wildcard $(FASHION_MNIST)))
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/pca.py --quick
+	$(BIN)/python benchmarks/gpu.py
 
 # One stamp for each extra that a target needs, renewed when the dependencies change.
 $(VENV)/installed-%: pyproject.toml constraints.txt

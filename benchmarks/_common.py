@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import gzip
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn import datasets
+from threadpoolctl import threadpool_limits
 
 import skae
 
@@ -88,8 +91,43 @@ def median(values: Iterable[float]) -> float:
     return float(statistics.median(values))
 
 
-def describe_environment(packages: Iterable[str]) -> dict[str, Any]:
-    """Name what a timing depends on: processor, threads, versions."""
+def made_up_images(n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of 784 float32 in [0, 1], and 10,000 of them for testing."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((n_rows, 20), dtype=np.float32)
+    X = 1.0 / (1.0 + np.exp(-z @ rng.standard_normal((20, 784), dtype=np.float32)))
+    return X[10_000:], X[:10_000]
+
+
+def installed(package: str) -> bool:
+    """Whether a package that is to be compared with is there."""
+    return importlib.util.find_spec(package) is not None
+
+
+def peak_megabytes() -> float:
+    """Largest memory that this process has held so far; only Linux tells."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+@contextmanager
+def limited_threads(n_threads: int | None) -> Iterator[None]:
+    """Let every library use so many threads inside the block; None changes nothing."""
+    if n_threads is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        with threadpool_limits(n_threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def describe_environment(packages: Iterable[str], peers: Iterable[str] = ()) -> dict[str, Any]:
+    """Name what a timing depends on: processor, threads, versions, and which peers are missing."""
     return {
         "processor": processor_name(),
         "cores": os.cpu_count(),
@@ -97,6 +135,10 @@ def describe_environment(packages: Iterable[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "skae": skae.__version__,
         **{package: importlib.metadata.version(package) for package in packages},
+        **{
+            peer: importlib.metadata.version(peer) if installed(peer) else "not installed"
+            for peer in peers
+        },
     }
 
 

@@ -41,10 +41,10 @@ detector = AutoencoderOutlierDetector(random_state=0).fit(known)
 # %%
 # The scores and the threshold
 # ----------------------------
-# Minus ``score_samples`` is the outlier score: the error with which the model restores a row. It
-# spans orders of magnitude, hence the logarithm. The threshold comes from benign rows that were
-# held out of the fit, so that a new benign row is called an outlier with a probability of at most
-# 0.05. The names are those of the five most outlying tumours.
+# Minus ``score_samples`` is the outlier score: how far a row is from what the model expects, as the
+# negative logarithm of how often that happens. The threshold comes from benign rows that were held
+# out of the fit, so that a new benign row is called an outlier with a probability of at most 0.05.
+# The names are those of the five most outlying tumours.
 
 outlier_scores = -detector.score_samples(new)
 kinds = np.where(is_malignant, "malignant", "benign, unseen")

@@ -151,7 +151,7 @@ for (beta, model), error in zip(models.items(), errors, strict=True):
     )  # fmt: skip
 right.set(xscale="log", xticks=weights, xticklabels=weights, xlabel="beta", xlim=(0.06, 17),
           ylabel="root mean squared error", ylim=(0, 1.25 * max(errors)),
-          title="Reconstruction, and number of active components")  # fmt: skip
+          title="Reconstruction, and active components")  # fmt: skip
 right.minorticks_off()
 plt.show()
 

@@ -252,7 +252,9 @@ class BaseAutoencoder(
         scores = self.score_samples(X)
         weights = None
         if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, scores[:, np.newaxis])
+            weights = _check_sample_weight(
+                sample_weight, scores[:, np.newaxis], ensure_non_negative=True
+            )
         return float(np.average(scores, weights=weights))
 
     def __sklearn_tags__(self) -> Tags:

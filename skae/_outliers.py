@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn import decomposition, get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection import KFold, ShuffleSplit
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, check_random_state, get_tags, indexable
@@ -250,7 +251,7 @@ def fit_parameters(estimator: Any, sample_weight: np.ndarray | None) -> dict[str
 
 
 class AutoencoderOutlierDetector(
-    DocumentationLinkMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+    DocumentationLinkMixin, MetaEstimatorMixin, OutlierMixin, CallbackSupportMixin, BaseEstimator
 ):
     """Outlier detection by the score of an autoencoder or of any other model of normal rows.
 
@@ -262,8 +263,8 @@ class AutoencoderOutlierDetector(
     estimator : estimator with ``fit`` and ``score_samples``, default=None
         Model whose ``score_samples`` is higher for rows that are more normal: one of the
         autoencoders, `PCA`, a `Pipeline` that ends in one of them, or scikit-learn's mixtures and
-        forests. None is a model that scales the data inside and has the same settings for every
-        table, see the user guide.
+        forests. None is a model of denoising autoencoders and nearest rows that scales the data
+        inside and has the same settings for every table, see the user guide.
     contamination : "auto" or float, default="auto"
         Where the threshold is. "auto" is for rows of `fit` that are normal, all or nearly all: a
         new row like them is called an outlier with a probability of at most 0.05, or of
@@ -298,7 +299,8 @@ class AutoencoderOutlierDetector(
     training_scores_ : ndarray of shape (n_samples,)
         Score of each row of `fit` whose weight is not zero, held out or not.
     calibration_scores_ : ndarray of shape (n_calibration_samples,) or None
-        Scores of the rows by a model that was not fitted to them; None without such rows.
+        Scores of the rows by a model that was not fitted to them, in the order of the rows; None
+        without such rows.
     n_features_in_ : int
         Number of columns of X, if the estimator tells.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -390,6 +392,7 @@ class AutoencoderOutlierDetector(
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the model to rows that are normal, or mostly so, and set the threshold.
 
@@ -499,6 +502,8 @@ class AutoencoderOutlierDetector(
     def set_contamination(self, contamination: float | Literal["auto"]) -> Self:
         """Move the threshold of the fitted detector, without another fit.
 
+        It is a share of the calibration rows, if there are any, and otherwise of the rows of `fit`.
+
         Parameters
         ----------
         contamination : "auto" or float
@@ -534,17 +539,19 @@ class AutoencoderOutlierDetector(
         Returns
         -------
         contributions : DataFrame of shape (n_samples, n_features)
-            With the columns of X, and its index if it has one. For the default model and for
-            autoencoders the share of each column in the error of its reconstruction. For `PCA`,
-            also scikit-learn's, and `FactorAnalysis` the Shapley values of the Gaussian
-            log-density against the mean [1]_, exact. For any other model, and behind a step that
-            does not keep the columns, Shapley values estimated from 16 rows of `fit` [2]_; this
-            takes the scores of about ``32 * n_features`` rows for each row, and is exact where no
-            more than two columns interact. What belongs to no column, such as the logarithm of a
-            normalizing constant, is spread evenly.
+            With the columns of X, and its index if it has one. For autoencoders the share of each
+            column in the error of its reconstruction, and for the default model its share in the
+            distances of the row from what is expected, both of them exact. For `PCA`, also
+            scikit-learn's, and `FactorAnalysis` the Shapley values of the Gaussian log-density
+            against the mean [1]_, exact. For any other model, and behind a step that does not keep
+            the columns, Shapley values estimated from 16 rows of `fit` [2]_; this takes the scores
+            of about ``32 * n_features`` rows for each row, and is exact where no more than two
+            columns interact. What belongs to no column, such as the logarithm of a normalizing
+            constant, is spread evenly.
         expected_values : DataFrame of shape (n_samples, n_features)
             Only with ``expected=True``, in the units of X: the reconstruction by an autoencoder;
-            for `PCA` and `FactorAnalysis` the mean of the cell given all others of its row.
+            for the default model the mean of the nearest rows of `fit`; for `PCA` and
+            `FactorAnalysis` the mean of the cell given all others of its row.
 
         Raises
         ------
@@ -633,16 +640,23 @@ class AutoencoderOutlierDetector(
         n_rows = _num_samples(X)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._warn_of_unused(weights)
-
-        def fit_model(rows: np.ndarray | slice) -> Any:
-            estimator = self._unfitted(seed)
-            parameters = self._fit_parameters(estimator, None if weights is None else weights[rows])
-            return estimator.fit(_safe_indexing(X, rows), **parameters)
-
         folds = self._folds(n_rows, seed)
-        models = [fit_model(kept) for kept, _ in folds]
         whole = self.cross_fit or not folds
-        self.estimator_ = fit_model(slice(None)) if whole else models[0]
+        context = self._init_callback_context(max_subtasks=len(folds) + whole)
+        context.call_on_fit_task_begin(estimator=self, X=X)
+
+        def fit_model(rows: np.ndarray | slice, task_name: str) -> Any:
+            estimator, X_fit = self._unfitted(seed), _safe_indexing(X, rows)
+            parameters = self._fit_parameters(estimator, None if weights is None else weights[rows])
+            task = context.subcontext(task_name=task_name)
+            with task.propagate_callback_context(estimator):
+                task.call_on_fit_task_begin(estimator=self, X=X_fit)
+                estimator.fit(X_fit, **parameters)
+                task.call_on_fit_task_end(estimator=self, X=X_fit)
+            return estimator
+
+        models = [fit_model(kept, "fit without calibration rows") for kept, _ in folds]
+        self.estimator_ = fit_model(slice(None), "fit to all rows") if whole else models[0]
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)  # of an earlier fit
             if hasattr(self.estimator_, name):
@@ -650,23 +664,26 @@ class AutoencoderOutlierDetector(
 
         self._training_weights = np.ones(n_rows) if weights is None else weights
         self.training_scores_ = self.score_samples(X).astype(np.float64)
-        self.calibration_scores_ = None
+        self.calibration_scores_, self._calibration_weights = None, np.empty(0)
         if folds:
             held_out = np.concatenate([rows for _, rows in folds])
-            self._calibration_weights = self._training_weights[held_out]
-            self.calibration_scores_ = np.concatenate(
+            scores = np.concatenate(
                 [
                     model.score_samples(_safe_indexing(X, rows))
                     for model, (_, rows) in zip(models, folds, strict=True)
                 ],
                 dtype=np.float64,
             )
+            order = np.argsort(held_out)
+            self.calibration_scores_ = scores[order]
+            self._calibration_weights = self._training_weights[held_out[order]]
         self.offset_ = self._threshold()
 
         rng = np.random.default_rng(seed)
         shares = self._training_weights / self._training_weights.sum()
         self._background = _safe_indexing(X, rng.choice(n_rows, N_BACKGROUND_ROWS, p=shares))
         self._seed = seed
+        context.call_on_fit_task_end(estimator=self, X=X)
 
     def _unfitted(self, seed: int) -> Any:
         """Model to fit."""

@@ -462,13 +462,15 @@ def products(precision: str, device: torch.device) -> AbstractContextManager:
 def row_losses(module: TrainableModule, rows: Rows) -> Tensor:
     """Loss of each row times its weight, in evaluation mode, (n_rows,)."""
     module.eval()
+    # Small results between large intermediates would keep the memory of these from being used
+    # again, hence one result for all batches.
+    losses = torch.empty(len(rows), device=rows.device)
+    start = 0
     with torch.no_grad():  # inference mode would not let a loss differentiate the encoder
-        return torch.cat(
-            [
-                module.total(weighted_losses(module, batch))
-                for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False)
-            ]
-        )
+        for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False):
+            losses[start : start + len(batch)] = module.total(weighted_losses(module, batch))
+            start += len(batch)
+    return losses
 
 
 def mean_loss(module: TrainableModule, rows: Rows) -> float:
