@@ -1,4 +1,4 @@
-"""Ask how fast and how exact skae.PCA is beside scikit-learn's.
+"""How fast and how exact is skae.PCA, beside scikit-learn's?
 
 Each shape is fitted by every contestant in turn, in an order that is drawn anew in every round; a
 time is the median of the rounds, an error the largest relative error of the kept variances against
@@ -7,20 +7,19 @@ a float64 singular value decomposition of the same numbers. Ratios are the time 
 
 On a machine that others use too, set OPENBLAS_NUM_THREADS=1 and pass --cpu-time: processor seconds
 of one thread do not count the waiting.
+
+    python benchmarks/pca.py
 """
 
+from __future__ import annotations
+
 import argparse
-import json
-import os
-import platform
-import statistics
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
-import scipy
-import sklearn
-import torch
+from _common import describe_environment, median, print_environment, write_json
 from sklearn import decomposition
 
 import skae
@@ -96,14 +95,12 @@ def compare(X, n_components, clock, max_rounds, max_seconds):
             times[name].append(clock() - start)
         if time.perf_counter() > end:
             break
-    return {
-        name: {"seconds": statistics.median(times[name]), "error": errors[name]} for name in fits
-    }
+    return {name: {"seconds": median(times[name]), "error": errors[name]} for name in fits}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", metavar="FILE", help="also write the results to a file")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="file to write the results to")
     parser.add_argument("--quick", action="store_true", help="three small shapes only")
     parser.add_argument("--rounds", type=int, default=200, help="at most so many rounds a shape")
     parser.add_argument("--seconds", type=float, default=8.0, help="about so long a shape")
@@ -111,9 +108,8 @@ def main():
     arguments = parser.parse_args()
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     warnings.simplefilter("ignore", RuntimeWarning)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    modules = (skae, sklearn, torch, np, scipy)
-    print(", ".join(f"{module.__name__} {module.__version__}" for module in modules))
+    environment = describe_environment(["torch", "numpy", "scipy", "scikit-learn"])
+    print_environment(environment)
     results = []
     for kind, n_samples, n_features, n_components in QUICK if arguments.quick else SHAPES:
         for dtype, mean in ((np.float32, 0.0), (np.float64, 0.0), (np.float32, 1e4)):
@@ -134,9 +130,7 @@ def main():
     print("\nsklearn auto / skae auto")
     for result in results:
         print(f"  {result['title']:48s}{result['ratio']:8.2f}")
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=1)
+    write_json(arguments.json, {"environment": environment, "results": results})
 
 
 if __name__ == "__main__":

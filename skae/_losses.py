@@ -43,26 +43,42 @@ def gaussian(output: Tensor, target: Tensor, variance: Tensor) -> Tensor:
     return (torch.log(2.0 * math.pi * variance) + torch.square(output - target) / variance) / 2.0
 
 
-def squared_error_and_derivative(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """`squared_error` and its derivative by the output."""
+# Below, `share` is the weight of each row in a sum over the batch, a number or (batch, 1). Much of
+# it works in place: memory of the size of a batch costs more than the arithmetic on it.
+
+
+def squared_error_and_derivative(
+    output: Tensor, target: Tensor, share: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """`squared_error` summed over the features, and the derivative by the output."""
     residual = output - target
-    return torch.square(residual), residual.mul_(2.0)
+    return torch.square(residual).sum(dim=-1), residual.mul_(2.0 * share)
 
 
-def bernoulli_and_derivative(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """`bernoulli` and its derivative by the logits."""
-    return bernoulli(logits, target), torch.sigmoid(logits) - target
+def bernoulli_and_derivative(
+    logits: Tensor, target: Tensor, share: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """`bernoulli` summed over the features, and the derivative by the logits."""
+    return (
+        bernoulli(logits, target).sum(dim=-1),
+        torch.sigmoid(logits).sub_(target).mul_(share),
+    )
 
 
 def gaussian_and_derivatives(
-    output: Tensor, target: Tensor, variance: Tensor
+    output: Tensor, target: Tensor, share: float | Tensor, variance: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`gaussian` and its derivatives by the output and by the variance."""
+    """`gaussian` summed over the features, and the derivatives by the output and the variance.
+
+    The last one has the shape of the variance, (n_features,) or (1,).
+    """
     residual = output - target
     by_output = residual / variance
-    squared = residual * by_output  # in units of the variance
-    loss = (torch.log(2.0 * math.pi * variance) + squared) / 2.0
-    return loss, by_output, (1.0 - squared) / (2.0 * variance)
+    squared = residual.mul_(by_output)  # in units of the variance
+    log_volume = torch.log(2.0 * math.pi * variance).mean() * output.shape[-1]
+    losses = (squared.sum(dim=-1) + log_volume) / 2.0
+    excess = squared.sub_(1.0).mul_(share).sum_to_size(variance.shape)
+    return losses, by_output.mul_(share), excess / (-2.0 * variance)
 
 
 def squared_jacobian_norm(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -103,8 +119,12 @@ class Loss(NamedTuple):
     If `learns_variance`, a third argument is the variance of each feature."""
 
     with_derivatives: Callable[..., tuple[Tensor, ...]]
-    """The same with the derivatives by the output and, if it is an argument, by the variance, all
-    (batch, n_features)."""
+    """(decoder's output, target, share of each row in a sum over the batch) -> loss of each row,
+    summed over the features, (batch,), and the derivative of the sum over the batch by the output,
+    (batch, n_features).
+
+    If `learns_variance`, a fourth argument is the variance of each feature, and a third result the
+    derivative by it, (n_features,)."""
 
     output_activation: str
     """What "auto" stands for: turns the decoder's output into a reconstruction."""

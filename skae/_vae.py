@@ -286,6 +286,10 @@ class VariationalAutoencoder(TrainableModule):
 
         def loss_and_gradients(batch: Rows) -> Tensor:
             (x,) = batch.tensors
+            # The share of each row in the mean over the batch.
+            share: float | Tensor = 1.0 / len(x)
+            if batch.weights is not None:
+                share = share * batch.weights[:, None]  # (batch, 1)
             mean, logit = encoder.forward(x).chunk(2, dim=-1)  # (batch, n_components)
             logit = logit + logit_offset
             log_variance = log_variance_of(logit)
@@ -294,30 +298,23 @@ class VariationalAutoencoder(TrainableModule):
             output = decoder.forward(mean + noise)
             variance = self.noise_variance()
             if variance is None:
-                nats, by_output = bernoulli_and_derivative(output, x)
+                nats, by_output = bernoulli_and_derivative(output, x, share)
             else:
                 nats, by_output, by_variance = gaussian_and_derivatives(
-                    output, x, variance.detach()
+                    output, x, share, variance.detach()
                 )
-            losses = torch.stack([nats.sum(dim=-1), kl_divergence(mean, log_variance)], dim=-1)
-
-            # The share of each row in the mean over the batch.
-            share: float | Tensor = 1.0 / len(x)
-            if batch.weights is not None:
-                weights = batch.weights[:, None]  # (batch, 1)
-                share, losses = share * weights, losses * weights
-            by_z = decoder.backward(by_output.mul_(share))
+            by_z = decoder.backward(by_output)
             kl_share = self._warm_beta * share
-            by_mean = by_z + kl_share * mean
             by_log_variance = (by_z * noise + kl_share * (log_variance.exp() - 1.0)) / 2.0
             by_logit = by_log_variance * log_variance_slope(logit, log_variance)
             logit_gradient.add_(by_logit.sum(dim=0))
-            encoder.accumulate(torch.cat([by_mean, by_logit], dim=-1))
+            encoder.accumulate(torch.cat([by_z + kl_share * mean, by_logit], dim=-1))
             if hasattr(self, "scaled_log_noise"):
                 log_noise, noise_gradient = own_weights(self.scaled_log_noise)
                 slope = LOG_VARIANCE_SCALE * torch.exp(LOG_VARIANCE_SCALE * log_noise)
-                noise_gradient += by_variance.mul_(share).sum_to_size(slope.shape) * slope
-            return losses.sum(dim=0)
+                noise_gradient += by_variance * slope
+            losses = torch.stack([nats, kl_divergence(mean, log_variance)], dim=-1)
+            return (losses if batch.weights is None else losses * batch.weights[:, None]).sum(dim=0)
 
         return loss_and_gradients
 

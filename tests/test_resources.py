@@ -44,7 +44,7 @@ print((peak() - before) / X.nbytes)
 @pytest.mark.skipif(not STATUS.exists(), reason="only Linux tells the peak of a process's memory")
 def test_fit_keeps_at_most_one_copy_of_its_input():
     # The rows to train on and those held out, together one copy, and a few batches.
-    assert float(output_of(FIT)) < 1.25
+    assert float(output_of(FIT)) < 1.5
 
 
 IMPORT = """
