@@ -17,9 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn import datasets
 from threadpoolctl import threadpool_limits
 
 import skae
+
+BUNDLED = ("iris", "wine", "breast_cancer", "digits", "diabetes")
 
 
 class Run(NamedTuple):
@@ -45,6 +48,23 @@ def read_fashion_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         for part in ("train", "t10k")
     )
     return train, test
+
+
+def read_tables(folder: Path | None, max_rows: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield names and tables, without constant columns, of at most `max_rows` random rows.
+
+    The tables are those that scikit-learn bundles and those in a folder of ADBench's files.
+    """
+    loaders = {name: getattr(datasets, f"load_{name}") for name in BUNDLED}
+    tables = {name: lambda load=load: load().data for name, load in loaders.items()}
+    if folder is not None:
+        paths = sorted(folder.glob("*.npz"), key=lambda path: int(path.stem.split("_")[0]))
+        tables |= {path.stem: lambda path=path: np.load(path)["X"] for path in paths}
+    for name, load in tables.items():
+        X = load().astype(np.float64)
+        if len(X) > max_rows:
+            X = X[np.random.default_rng(0).permutation(len(X))[:max_rows]]
+        yield name, X[:, X.std(axis=0) > 0]
 
 
 def run_in_turns(

@@ -15,15 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from _common import describe_environment
+from _common import describe_environment, read_tables
 from joblib import Parallel, delayed
-from sklearn import datasets
 from sklearn.decomposition import PCA
 from sklearn.metrics import mean_squared_error
 from sklearn.model_selection import train_test_split
@@ -32,26 +30,11 @@ from tqdm import tqdm
 
 from skae import AutoencoderTransformer
 
-BUNDLED = ("iris", "wine", "breast_cancer", "digits", "diabetes")
 MODELS: dict[str, dict[str, Any]] = {
     "default": {},
     "plain": {"init": "random"},
     "plain, no early stopping": {"init": "random", "early_stopping": False},
 }
-
-
-def read_tables(folder: Path | None, max_rows: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield names and tables, without constant columns, of at most `max_rows` random rows."""
-    loaders = {name: getattr(datasets, f"load_{name}") for name in BUNDLED}
-    tables = {name: lambda load=load: load().data for name, load in loaders.items()}
-    if folder is not None:
-        paths = sorted(folder.glob("*.npz"), key=lambda path: int(path.stem.split("_")[0]))
-        tables |= {path.stem: lambda path=path: np.load(path)["X"] for path in paths}
-    for name, load in tables.items():
-        X = load().astype(np.float64)
-        if len(X) > max_rows:
-            X = X[np.random.default_rng(0).permutation(len(X))[:max_rows]]
-        yield name, X[:, X.std(axis=0) > 0]
 
 
 def compare(name: str, X: np.ndarray, seed: int) -> dict[str, Any] | None:

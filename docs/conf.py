@@ -67,7 +67,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"/(?!plot_)\w+\.py$",
+    "ignore_pattern": r"^(?!plot_)\w+\.py$",
     "doc_module": ("skae",),
     "backreferences_dir": "api/generated/backreferences",
     "download_all_examples": False,

@@ -27,6 +27,7 @@ from sklearn.model_selection import train_test_split
 
 from skae import AutoencoderTransformer
 from skae.networks import Conv2dNetwork
+from skae.plotting import ReconstructionDisplay
 
 centred = load_digits().images / 16  # (1797, 8, 8), grey levels from 0 to 1
 magnified = zoom(centred, (1, 2, 2), order=1)  # (1797, 16, 16)
@@ -104,16 +105,11 @@ print(table.round(3).to_string())
 # What is left of the images
 # --------------------------
 
-fig, axes = plt.subplots(
-    4, 9, num="convolutional_reconstructions", figsize=(9, 4.4), layout="constrained"
-)
-pictures = {"original": unseen["scattered, 24 x 24"]} | {
-    name: reconstructions["scattered, 24 x 24", name] for name in models
-}
-for axes_row, (name, rows) in zip(axes, pictures.items(), strict=True):
-    for ax, row in zip(axes_row, rows, strict=False):
-        ax.imshow(row.reshape(24, 24), cmap="gray_r", vmin=0, vmax=1)
-        ax.set(xticks=[], yticks=[])
-    axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-fig.suptitle("Unseen images and their reconstructions from 16 numbers")
+task = "scattered, 24 x 24"
+tables = {"original": unseen[task][:9]}
+for name in models:
+    lost = table.loc[task, name].mean(axis=None)
+    tables[f"{name}:\n{lost:.0%} lost"] = reconstructions[task, name][:9]
+display = ReconstructionDisplay(tables, image_shape=(24, 24)).plot()
+display.ax_.set_title("Unseen images and their reconstructions from 16 numbers")
 plt.show()

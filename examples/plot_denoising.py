@@ -30,6 +30,7 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 
 from skae import DenoisingAutoencoder
+from skae.plotting import ReconstructionDisplay
 
 LEVEL = 0.4
 
@@ -132,16 +133,9 @@ print(table.to_string(float_format="{:.2f} dB".format))
 # have been, because that has the smallest squared error: see the five and the last nine.
 
 chosen = [np.flatnonzero(y_test == digit)[0] for digit in range(10)]
-fig, axes = plt.subplots(
-    len(images), 10, num="denoising_digits", figsize=(9, 4.6), layout="constrained"
-)
-for axes_row, (name, pictures) in zip(axes, images.items(), strict=True):
-    for ax, picture in zip(axes_row, pictures[chosen], strict=True):
-        ax.imshow(picture.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
-        ax.set(xticks=[], yticks=[])
-    label = name.replace(" ", "\n")
-    axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center")
-fig.suptitle(f"Held-out digits under noise of {LEVEL:g}, and what was restored")
+tables = {name.replace(" ", "\n"): pictures[chosen] for name, pictures in images.items()}
+display = ReconstructionDisplay(tables, image_shape=(8, 8)).plot()
+display.ax_.set_title(f"Held-out digits under noise of {LEVEL:g}, and what was restored")
 plt.show()
 
 # %%

@@ -26,6 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skae import AutoencoderOutlierDetector
+from skae.plotting import OutlierScoreDisplay
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
 
@@ -40,32 +41,15 @@ detector = AutoencoderOutlierDetector(random_state=0).fit(known)
 # %%
 # The scores and the threshold
 # ----------------------------
-# Minus ``score_samples`` is the outlier score: the error with which the model restores a row. It
-# spans orders of magnitude, hence the logarithm. The threshold comes from benign rows that were
-# held out of the fit, so that a new benign row is called an outlier with a probability of at most
-# 0.05.
+# Minus ``score_samples`` is the outlier score: how far a row is from what the model expects, as the
+# negative logarithm of how often that happens. The threshold comes from benign rows that were held
+# out of the fit, so that a new benign row is called an outlier with a probability of at most 0.05.
+# The names are those of the five most outlying tumours.
 
 outlier_scores = -detector.score_samples(new)
-bins = np.geomspace(outlier_scores.min(), outlier_scores.max(), 40)
-
-fig, ax = plt.subplots(num="outliers_scores", figsize=(7, 3.8), layout="constrained")
-ax.hist(outlier_scores[~is_malignant], bins, color=BLUE, alpha=0.75, label="benign, unseen")
-ax.hist(
-    outlier_scores[is_malignant],
-    bins,
-    histtype="step",
-    linewidth=2,
-    color=ORANGE,
-    label="malignant",
-)
-ax.axvline(-detector.offset_, color="black", linestyle="--", label="threshold")
-ax.set(
-    xscale="log",
-    xlabel="outlier score (log scale)",
-    ylabel="tumours",
-    title="Scores of tumours that the detector was not fitted to",
-)
-ax.legend()
+kinds = np.where(is_malignant, "malignant", "benign, unseen")
+display = OutlierScoreDisplay.from_estimator(detector, new, kinds)
+display.ax_.set_title("Scores of tumours that the detector was not fitted to")
 plt.show()
 
 called = pd.Series(detector.predict(new) == -1).groupby(is_malignant).mean()

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from skae import PCA
+from skae.plotting import ReconstructionDisplay
 
 # %%
 # A file of images: the digits, each many times with new noise.
@@ -47,10 +48,7 @@ panels[0].plot(rows_seen, differences, color="tab:blue")
 panels[0].set(
     xlabel="Rows seen", ylabel="Largest angle to the components of all rows (°)", ylim=(0, None)
 )
-tiles = np.pad(
-    whole.components_.reshape(4, 4, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=np.nan
-)
-mosaic = tiles.swapaxes(1, 2).reshape(40, 40)
-panels[1].imshow(mosaic, cmap="RdBu_r", vmin=-0.4, vmax=0.4)
-panels[1].set(title="The first 16 components", xticks=[], yticks=[])
+display = ReconstructionDisplay({"components": whole.components_}, image_shape=(8, 8))
+display.plot(panels[1], n_columns=4, style_kwargs={"cmap": "RdBu_r", "vmin": -0.4, "vmax": 0.4})
+panels[1].set(title="The first 16 components", ylabel=None)
 plt.show()

@@ -434,7 +434,7 @@ class AutoencoderTransformer(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data, at least two rows.
         y : Ignored
             Present for API consistency.
@@ -465,7 +465,7 @@ class AutoencoderTransformer(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Some of the training data. On the first call, a fractional `n_components` is resolved
             on these rows.
         y : Ignored

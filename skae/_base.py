@@ -150,7 +150,7 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -187,7 +187,7 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -202,7 +202,7 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         per_feature : bool, default=False
             Whether to give the loss of every cell instead of its mean over the features.
@@ -217,26 +217,27 @@ class BaseAutoencoder(
         return self._apply(method, self._validate_loss_rows(X))
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
-        """Minus the loss of each row; the higher, the more the row is like the training data.
+        """Score of each row; the higher, the more the row is like the training data.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
         -------
         score : ndarray of shape (n_samples,)
-            Minus `reconstruction_error`.
+            Minus `reconstruction_error`; of a `VAETransformer`, a lower bound of the log-density in
+            nats.
         """
         return self._apply("score", self._validate_loss_rows(X), *self._score_arguments())
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """Mean of `score_samples`, so that a grid search looks for a small loss.
+        """Mean of `score_samples`, so that a grid search looks for the best model.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         y : Ignored
             Present for API consistency.
@@ -246,12 +247,14 @@ class BaseAutoencoder(
         Returns
         -------
         score : float
-            Minus the mean loss.
+            In the unit of `score_samples`.
         """
         scores = self.score_samples(X)
         weights = None
         if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, scores[:, np.newaxis])
+            weights = _check_sample_weight(
+                sample_weight, scores[:, np.newaxis], ensure_non_negative=True
+            )
         return float(np.average(scores, weights=weights))
 
     def __sklearn_tags__(self) -> Tags:
@@ -358,9 +361,12 @@ class BaseAutoencoder(
         with private_random_state(building_seed, CPU):
             all_rows = to_rows(X, X_clean, weights)
             n_components = self._count_components(all_rows, continued)
-            rows, validation_rows = self._split(all_rows)
-            start_rows = rows if self._holds_out_from_start else all_rows
-            module = self._start(start_rows, n_components, continued)
+            if self._holds_out_from_start:
+                rows, validation_rows = self._split(all_rows)
+                module = self._start(rows, n_components, continued)
+            else:
+                module = self._start(all_rows, n_components, continued)
+                rows, validation_rows = self._split(all_rows)
         device = self._resolve_device(module)
 
         def fitted_attributes() -> dict[str, Any]:
@@ -386,7 +392,7 @@ class BaseAutoencoder(
                 never_worse=self._is_anchored() and self.alpha == 0.0,
                 observer=reporter,
             )
-            if not (is_better or continued or start_rows is all_rows):
+            if self._holds_out_from_start and not (is_better or continued):
                 # What is returned instead need not do without the rows that were held out.
                 module, history.best_state = self._start(all_rows, n_components, False), None
             self.__dict__.update(fitted_attributes())
@@ -759,6 +765,8 @@ def to_rows(X: np.ndarray, X_clean: np.ndarray | None, weights: np.ndarray | Non
     rows = Rows(tuple(map(tensor_of, tables)))
     if weights is None:
         return rows
-    chosen = torch.from_numpy(np.flatnonzero(weights))
+    rows = rows.take(torch.from_numpy(np.flatnonzero(weights)))
     positive = weights[weights > 0.0]
-    return Rows(rows.take(chosen).tensors, torch.from_numpy(positive / positive.mean()).float())
+    if (positive == positive[0]).all():
+        return rows  # such weights are none, to the last bit
+    return Rows(rows.tensors, torch.from_numpy(positive / positive.mean()).float())

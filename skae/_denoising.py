@@ -369,13 +369,13 @@ class DenoisingAutoencoder(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data, at least two rows: clean ones, or with `X_clean` noisy ones.
         y : Ignored
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights of the rows; a row of weight zero counts as absent.
-        X_clean : array-like of shape (n_samples, n_features), default=None
+        X_clean : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
             What row i of X is to become, for pairs that were measured. Nothing is corrupted then:
             the pairs show what the noise is, and `noise` and `noise_level` have no say. It must be
             on the scale of X as it arrives here, behind the scalers of a Pipeline, and may be
@@ -409,14 +409,14 @@ class DenoisingAutoencoder(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Some of the training data. On the first call, a fractional `n_components` and the range
             of the values are resolved on these rows.
         y : Ignored
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights of the rows.
-        X_clean : array-like of shape (n_samples, n_features), default=None
+        X_clean : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
             What row i of X is to become, as in `fit`.
 
         Returns

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn import decomposition, get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection import KFold, ShuffleSplit
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, check_random_state, get_tags, indexable
@@ -21,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
+from skae._documentation import DocumentationLinkMixin
 from skae._pca import PCA
 from skae._recipe import DenoisingEnsemble
 from skae._rollback import unchanged_on_failure
@@ -248,7 +250,9 @@ def fit_parameters(estimator: Any, sample_weight: np.ndarray | None) -> dict[str
     return {}
 
 
-class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+class AutoencoderOutlierDetector(
+    DocumentationLinkMixin, MetaEstimatorMixin, OutlierMixin, CallbackSupportMixin, BaseEstimator
+):
     """Outlier detection by the score of an autoencoder or of any other model of normal rows.
 
     The model scores how well a row fits the rows of `fit`. This class adds what is needed to act
@@ -259,14 +263,14 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
     estimator : estimator with ``fit`` and ``score_samples``, default=None
         Model whose ``score_samples`` is higher for rows that are more normal: one of the
         autoencoders, `PCA`, a `Pipeline` that ends in one of them, or scikit-learn's mixtures and
-        forests. None is a model that scales the data inside and has the same settings for every
-        table, see the user guide.
+        forests. None is a model of denoising autoencoders and nearest rows that scales the data
+        inside and has the same settings for every table, see the user guide.
     contamination : "auto" or float, default="auto"
         Where the threshold is. "auto" is for rows of `fit` that are normal, all or nearly all: a
-        new row like them is called an outlier with a probability of at most 0.05. A float in
-        (0, 0.5] is for rows among which are outliers to be found: it is their share, and so many
-        of the rows of `fit` are called outliers. `set_contamination` moves the threshold after
-        `fit`.
+        new row like them is called an outlier with a probability of at most 0.05, or of
+        1 / (1 + n) if that is more with n calibration rows. A float in (0, 0.5] is for rows among
+        which are outliers to be found: it is their share, and so many of the rows of `fit` are
+        called outliers. `set_contamination` moves the threshold after `fit`.
     calibration_fraction : "auto", float or None, default="auto"
         Share of the rows that the model is not fitted to. Their scores are like those of new rows,
         and give p-values and threshold: `contamination` is then the share of such rows that is
@@ -295,7 +299,8 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
     training_scores_ : ndarray of shape (n_samples,)
         Score of each row of `fit` whose weight is not zero, held out or not.
     calibration_scores_ : ndarray of shape (n_calibration_samples,) or None
-        Scores of the rows by a model that was not fitted to them; None without such rows.
+        Scores of the rows by a model that was not fitted to them, in the order of the rows; None
+        without such rows.
     n_features_in_ : int
         Number of columns of X, if the estimator tells.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -315,11 +320,13 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
     as close to t as the number of calibration rows and ties of scores allow. The probability is
     over calibration rows and new row: with few calibration rows, all p-values of one fitted
     detector may be a little too small. Outliers with low scores among the calibration rows make
-    p-values larger.
-    The p-values of many new rows share the calibration rows and hence depend on each other, in a
-    way for which Benjamini & Hochberg's procedure still controls the false discovery rate [1]_.
-    New rows whose p-value is at most `contamination` (0.05 for "auto") are those that `predict`
-    calls outliers.
+    p-values larger. The p-values of many new rows share the calibration rows and hence depend on
+    each other, in a way for which Benjamini & Hochberg's procedure still controls the false
+    discovery rate [1]_.
+
+    With calibration rows, `predict` calls those new rows outliers whose p-value is at most
+    `contamination` (0.05 for "auto"). If they are too few for such a p-value, fewer than 19 for
+    0.05, it is the rows with a lower score than all of them.
 
     With ``cross_fit=True`` this is no theorem any more: scores of fold and new row come from
     different models. It holds as far as the models agree, and the models of the folds have seen
@@ -329,8 +336,8 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
     **Weights.** In a threshold from the rows of `fit`, a row counts by its weight. With calibration
     rows the weights are to be proportional to the ratio of the densities of new rows and rows of
     `fit` [2]_. The promise then holds for new rows whose weight would not exceed the largest one.
-    Equal weights change nothing. The estimator, or each step of a Pipeline, is given the weights if
-    its `fit` takes them; with scikit-learn's metadata routing, if it requests them.
+    Equal weights leave p-values as they are. The estimator, or each step of a Pipeline, is given
+    the weights if its `fit` takes them; with scikit-learn's metadata routing, if it requests them.
 
     References
     ----------
@@ -338,10 +345,6 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
        Annals of Statistics 51 (2023).
     .. [2] Tibshirani, Barber, Candès & Ramdas, "Conformal prediction under covariate shift",
        NeurIPS (2019).
-    .. [3] Mayrhofer & Filzmoser, "Multivariate outlier explanations using Shapley values and
-       Mahalanobis distances", Econometrics and Statistics (2023).
-    .. [4] Štrumbelj & Kononenko, "Explaining prediction models and individual predictions with
-       feature contributions", Knowledge and Information Systems 41 (2014).
 
     Examples
     --------
@@ -389,12 +392,13 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the model to rows that are normal, or mostly so, and set the threshold.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data, of any kind that the estimator takes.
         y : Ignored
             Present for API consistency.
@@ -404,7 +408,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Returns
         -------
-        self : AutoencoderOutlierDetector
+        self : object
             The fitted detector.
         """
         self._check_parameters()
@@ -425,7 +429,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -440,7 +444,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -455,7 +459,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -471,7 +475,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             New rows: none of those of `fit`.
 
         Returns
@@ -497,6 +501,8 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
     def set_contamination(self, contamination: float | Literal["auto"]) -> Self:
         """Move the threshold of the fitted detector, without another fit.
+
+        It is a share of the calibration rows, if there are any, and otherwise of the rows of `fit`.
 
         Parameters
         ----------
@@ -525,7 +531,7 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         expected : bool, default=False
             Whether to tell also what value the model expected in each cell.
@@ -533,23 +539,32 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
         Returns
         -------
         contributions : DataFrame of shape (n_samples, n_features)
-            With the columns of X, and its index if it has one. For the default model and for
-            autoencoders the share of each column in the error of its reconstruction. For `PCA`,
-            also scikit-learn's, and `FactorAnalysis` the Shapley values of the Gaussian
-            log-density against the mean [3]_, exact. For any other model, and behind a step that
-            does not keep the columns, Shapley values estimated from 16 rows of `fit` [4]_; this
-            takes the scores of about ``32 * n_features`` rows for each row, and is exact where no
-            more than two columns interact. What belongs to no column, such as the logarithm of a
-            normalizing constant, is spread evenly.
+            With the columns of X, and its index if it has one. For autoencoders the share of each
+            column in the error of its reconstruction, and for the default model its share in the
+            distances of the row from what is expected, both of them exact. For `PCA`, also
+            scikit-learn's, and `FactorAnalysis` the Shapley values of the Gaussian log-density
+            against the mean [1]_, exact. For any other model, and behind a step that does not keep
+            the columns, Shapley values estimated from 16 rows of `fit` [2]_; this takes the scores
+            of about ``32 * n_features`` rows for each row, and is exact where no more than two
+            columns interact. What belongs to no column, such as the logarithm of a normalizing
+            constant, is spread evenly.
         expected_values : DataFrame of shape (n_samples, n_features)
             Only with ``expected=True``, in the units of X: the reconstruction by an autoencoder;
-            for `PCA` and `FactorAnalysis` the mean of the cell given all others of its row.
+            for the default model the mean of the nearest rows of `fit`; for `PCA` and
+            `FactorAnalysis` the mean of the cell given all others of its row.
 
         Raises
         ------
         ValueError
             If ``expected=True`` and the model expects no values, or a step of the Pipeline has
             no ``inverse_transform``.
+
+        References
+        ----------
+        .. [1] Mayrhofer & Filzmoser, "Multivariate outlier explanations using Shapley values and
+           Mahalanobis distances", Econometrics and Statistics (2023).
+        .. [2] Štrumbelj & Kononenko, "Explaining prediction models and individual predictions with
+           feature contributions", Knowledge and Information Systems 41 (2014).
         """
         self.score_samples(X)  # raises what the estimator has against X
         names = getattr(self, "feature_names_in_", None)
@@ -625,16 +640,23 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
         n_rows = _num_samples(X)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._warn_of_unused(weights)
-
-        def fit_model(rows: np.ndarray | slice) -> Any:
-            estimator = self._unfitted(seed)
-            parameters = self._fit_parameters(estimator, None if weights is None else weights[rows])
-            return estimator.fit(_safe_indexing(X, rows), **parameters)
-
         folds = self._folds(n_rows, seed)
-        models = [fit_model(kept) for kept, _ in folds]
         whole = self.cross_fit or not folds
-        self.estimator_ = fit_model(slice(None)) if whole else models[0]
+        context = self._init_callback_context(max_subtasks=len(folds) + whole)
+        context.call_on_fit_task_begin(estimator=self, X=X)
+
+        def fit_model(rows: np.ndarray | slice, task_name: str) -> Any:
+            estimator, X_fit = self._unfitted(seed), _safe_indexing(X, rows)
+            parameters = self._fit_parameters(estimator, None if weights is None else weights[rows])
+            task = context.subcontext(task_name=task_name)
+            with task.propagate_callback_context(estimator):
+                task.call_on_fit_task_begin(estimator=self, X=X_fit)
+                estimator.fit(X_fit, **parameters)
+                task.call_on_fit_task_end(estimator=self, X=X_fit)
+            return estimator
+
+        models = [fit_model(kept, "fit without calibration rows") for kept, _ in folds]
+        self.estimator_ = fit_model(slice(None), "fit to all rows") if whole else models[0]
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)  # of an earlier fit
             if hasattr(self.estimator_, name):
@@ -642,23 +664,26 @@ class AutoencoderOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator
 
         self._training_weights = np.ones(n_rows) if weights is None else weights
         self.training_scores_ = self.score_samples(X).astype(np.float64)
-        self.calibration_scores_ = None
+        self.calibration_scores_, self._calibration_weights = None, np.empty(0)
         if folds:
             held_out = np.concatenate([rows for _, rows in folds])
-            self._calibration_weights = self._training_weights[held_out]
-            self.calibration_scores_ = np.concatenate(
+            scores = np.concatenate(
                 [
                     model.score_samples(_safe_indexing(X, rows))
                     for model, (_, rows) in zip(models, folds, strict=True)
                 ],
                 dtype=np.float64,
             )
+            order = np.argsort(held_out)
+            self.calibration_scores_ = scores[order]
+            self._calibration_weights = self._training_weights[held_out[order]]
         self.offset_ = self._threshold()
 
         rng = np.random.default_rng(seed)
         shares = self._training_weights / self._training_weights.sum()
         self._background = _safe_indexing(X, rng.choice(n_rows, N_BACKGROUND_ROWS, p=shares))
         self._seed = seed
+        context.call_on_fit_task_end(estimator=self, X=X)
 
     def _unfitted(self, seed: int) -> Any:
         """Model to fit."""

@@ -52,8 +52,8 @@ LARGEST_LOGIT = 8.0
 # with the gradient stay stable.
 LOG_VARIANCE_SCALE = 3.0
 
-# Draws that estimate the bound of a row, at least. With as many, the bound of networks trained on
-# Fashion-MNIST is within 0.1 nats of that from thousands of draws.
+# Points that estimate the bound of a row, at least. On Fashion-MNIST the bounds of rows are then
+# within 0.05 nats of those from 8,000 draws; from as many random draws they are 0.1 to 0.7 off.
 MIN_POINTS = 32
 
 # Variance over the rows from which a posterior mean counts as active (Burda et al. 2016).
@@ -578,16 +578,16 @@ class VAETransformer(BaseAutoencoder):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.datasets import load_breast_cancer
     >>> from sklearn.preprocessing import StandardScaler
     >>> from skae import PCA, VAETransformer
-    >>> X = StandardScaler().fit_transform(load_iris().data)
-    >>> vae = VAETransformer(2, random_state=0).fit(X[::2])
+    >>> X = StandardScaler().fit_transform(load_breast_cancer().data)
+    >>> vae = VAETransformer(5, random_state=0).fit(X[::2])
     >>> vae.transform(X).shape
-    (150, 2)
+    (569, 5)
     >>> vae.sample(5, random_state=0).shape
-    (5, 4)
-    >>> vae.score(X[1::2]) > PCA(2).fit(X[::2]).score(X[1::2])
+    (5, 30)
+    >>> vae.score(X[1::2]) > PCA(5).fit(X[::2]).score(X[1::2])
     True
     """
 
@@ -677,7 +677,7 @@ class VAETransformer(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data, at least two rows.
         y : Ignored
             Present for API consistency.
@@ -708,7 +708,7 @@ class VAETransformer(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Some of the training data. On the first call, a fractional `n_components` is resolved
             on these rows.
         y : Ignored
@@ -733,7 +733,7 @@ class VAETransformer(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns

@@ -392,6 +392,8 @@ def test_score_is_the_weighted_mean_of_score_samples(estimator, X):
     weights = np.arange(len(X))
     assert_allclose(estimator.score(X), scores.mean())
     assert_allclose(estimator.score(X, sample_weight=weights), scores @ weights / weights.sum())
+    with pytest.raises(ValueError, match="Negative values"):
+        estimator.score(X, sample_weight=-weights)
 
 
 def test_weight_zero_is_absence(estimator, X):

@@ -16,8 +16,14 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils import get_tags
 
 import skae
-from skae import PCA, AutoencoderTransformer, DenoisingAutoencoder, networks
-from skae._documentation import DocumentationLinkMixin
+from skae import (
+    PCA,
+    AutoencoderOutlierDetector,
+    AutoencoderTransformer,
+    DenoisingAutoencoder,
+    _recipe,
+    networks,
+)
 
 
 def small(name):
@@ -98,6 +104,12 @@ def test_skops_gives_the_same_bits(estimator, X):
     assert parameters == expected
 
 
+def test_the_default_outlier_detector_goes_through_skops(monkeypatch, X):
+    monkeypatch.setattr(_recipe, "N_STEPS", 2)
+    detector = AutoencoderOutlierDetector(random_state=0).fit(X)
+    assert_same_outputs(outputs(through_skops(detector), X), outputs(detector, X))
+
+
 @pytest.mark.parametrize(
     "estimator", [e for e in ESTIMATORS if hasattr(e, "partial_fit")], ids=short_name
 )
@@ -124,10 +136,9 @@ def test_names_of_columns_and_the_kind_of_output_are_in_a_skops_file(X):
 # The HTML representation
 
 LINKS = re.compile(r'href="(?P<url>[^"#]*)')
-LINKED = [e for e in ESTIMATORS + NETWORKS if isinstance(e, DocumentationLinkMixin)]
 
 
-@pytest.mark.parametrize("estimator", LINKED, ids=short_name)
+@pytest.mark.parametrize("estimator", ESTIMATORS + NETWORKS, ids=short_name)
 def test_html_links_to_the_page_where_the_documentation_is_served(monkeypatch, estimator):
     monkeypatch.setenv("SKAE_DOCS_URL", "https://docs.example/skae/")
     cls = type(estimator)
@@ -159,7 +170,7 @@ def test_tags(estimator):
     tags = get_tags(estimator)
     assert not tags.target_tags.required
     assert tags.input_tags.two_d_array
-    assert tags.input_tags.sparse == hasattr(estimator, "transform")
+    assert tags.input_tags.sparse
     assert not tags.input_tags.allow_nan
     assert not tags.input_tags.categorical
     assert not tags.input_tags.pairwise

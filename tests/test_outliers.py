@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse, stats
 from sklearn import config_context, decomposition
 from sklearn.base import BaseEstimator, clone
+from sklearn.callback import ProgressBar
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.ensemble import IsolationForest
@@ -59,9 +60,10 @@ MORE_ESTIMATORS = {
 
 
 @pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    """The default model takes seconds to train, and its quality is no matter here."""
+def little_work(monkeypatch):
+    """How well the default model and sampled explanations do is no matter in most tests."""
     monkeypatch.setattr(_recipe, "N_STEPS", 5)
+    monkeypatch.setattr(_outliers, "N_BACKGROUND_ROWS", 4)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +148,7 @@ def test_float32_tables(detector, X, dtype):
     detector.set_params(contamination=0.1).fit(X)
     assert 0.07 < np.mean(detector.predict(X) == -1) <= 0.1  # some rows are not unique
     assert_allclose(detector.explain(X).sum(axis=1), -detector.score_samples(X), rtol=2e-5)
+    assert detector.training_scores_.dtype == np.float64  # half-way between two float32 numbers
 
 
 def test_nested_parameters_are_searched(X):
@@ -163,7 +166,7 @@ def test_nested_parameters_are_searched(X):
 
 
 def test_the_default_model_finds_outliers_of_every_scale(monkeypatch):
-    monkeypatch.setattr(_recipe, "N_STEPS", 300)
+    monkeypatch.setattr(_recipe, "N_STEPS", 200)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 1)) @ np.ones((1, 5)) + 0.3 * rng.standard_normal((300, 5))
     outliers = np.where(rng.random((50, 5)) < 0.3, -1.0, 1.0) * X[:50]
@@ -289,7 +292,7 @@ def assert_binomial(n_events, n_repetitions, probability, alternative="two-sided
 def test_p_values_are_uniform_for_rows_of_the_same_distribution(estimator):
     n_calibration = 19
     detector = AutoencoderOutlierDetector(estimator, calibration_fraction=n_calibration / 60)
-    p_values = one_p_value_each(detector, 0, 400)
+    p_values = one_p_value_each(detector, 0, 250)
     for k in (1, 2, 5, 10, 15):  # without ties they are uniform on 1/20, 2/20, ..., 1
         level = k / (n_calibration + 1)
         assert_binomial(np.sum(p_values <= level), len(p_values), level)
@@ -365,6 +368,16 @@ def test_weights_correct_p_values_for_rows_of_another_distribution():
     assert stats.binomtest(counts["unweighted"], 400, 0.3, alternative="greater").pvalue < 1e-4
 
 
+def test_p_values_with_weights_give_the_row_the_largest_one():
+    scores = np.array([3.0, 1.0, 2.0, 2.0, 5.0])
+    weights = np.array([1.0, 4.0, 0.5, 1.5, 3.0])
+    new = np.array([0.0, 1.0, 1.5, 2.0, 4.0, 5.0])
+    desired = (4 + np.array([0, 4, 4, 6, 7, 10])) / 14
+    assert_allclose(_outliers.conformal_p_values(new, scores, weights), desired)
+    threshold = _outliers.conformal_threshold(scores, weights, 0.6)
+    assert_allclose(threshold, 2.0, rtol=1e-5)
+
+
 def test_scale_of_the_weights_does_not_matter(X):
     weights = np.random.default_rng(0).uniform(0.1, 3, len(X))
     first, second, equal, none = (
@@ -405,10 +418,18 @@ def test_benjamini_hochberg_controls_the_false_discovery_rate():
     ],
 )
 def test_calibration_rows(X, parameters, n_calibration):
+    X = X + np.random.default_rng(0).normal(scale=1e-3, size=X.shape)  # no two rows are equal
     detector = AutoencoderOutlierDetector(PCA(2), random_state=0, **parameters).fit(X)
     assert detector.calibration_scores_.shape == (n_calibration,)
-    if detector.cross_fit:
-        assert_array_equal(detector.estimator_.mean_, PCA(2).fit(X).mean_)
+    fitted_to = np.ones(len(X), dtype=bool)
+    if not detector.cross_fit:
+        distance = np.subtract.outer(detector.calibration_scores_, detector.training_scores_)
+        fitted_to = np.abs(distance).min(axis=0) > 1e-9
+        assert_allclose(detector.training_scores_[~fitted_to], detector.calibration_scores_)
+    else:
+        correlation = stats.pearsonr(detector.training_scores_, detector.calibration_scores_)
+        assert correlation.statistic > 0.95
+    assert_allclose(detector.estimator_.mean_, X[fitted_to].mean())
     other = clone(detector).set_params(random_state=1).fit(X)
     assert set(other.calibration_scores_) != set(detector.calibration_scores_)
 
@@ -516,31 +537,35 @@ def test_sampled_shapley_values_are_exact_for_pairs_of_features(X):
     assert_allclose(detector.explain(X[140:141]).to_numpy()[0], desired, rtol=1e-7)
 
 
-def test_sampled_shapley_values_are_near_for_any_score(X):
-    forest = IsolationForest(n_estimators=50, random_state=0)
+def test_sampled_shapley_values_are_near_for_any_score(monkeypatch, X):
+    monkeypatch.setattr(_outliers, "N_BACKGROUND_ROWS", 16)
+    forest = IsolationForest(n_estimators=10, random_state=0)
     detector = AutoencoderOutlierDetector(forest, random_state=0).fit(X)
-    rows = X.iloc[[41, 106, 131]]
+    row = X.iloc[131].to_numpy()
     background = detector._background.to_numpy()
 
-    def value(features, row):
+    def value(features):
         mixed = background.copy()
         mixed[:, features] = row[features]
         return -detector.score_samples(pd.DataFrame(mixed, columns=X.columns)).mean()
 
-    desired = [
-        brute_force_shapley_values(lambda features, row=row: value(features, row), 4)
-        for row in rows.iloc[:1].to_numpy()
-    ]
-    explanation = detector.explain(rows).to_numpy()
-    shares = explanation - np.mean([value([], row) for row in rows.to_numpy()]) / 4
-    assert_allclose(shares[:1], desired, atol=0.15 * np.ptp(desired))
+    desired = brute_force_shapley_values(value, 4)
+    explanation = detector.explain(X[131:132]).to_numpy()[0]
+    assert_allclose(explanation - value([]) / 4, desired, atol=0.15 * np.ptp(desired))
+
+
+def test_rows_to_compare_with_are_drawn_by_weight(X):
+    weights = np.where(np.arange(len(X)) % 2, 1.0, 1e-9)
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X, sample_weight=weights)
+    assert len(detector._background) == 4
+    assert set(detector._background.index % 2) == {1}
 
 
 def test_long_tables_are_explained_in_portions(monkeypatch, X):
     detector = AutoencoderOutlierDetector(GaussianMixture(2, random_state=0), random_state=0).fit(X)
-    desired = detector.explain(X[:50])
-    monkeypatch.setattr(_outliers, "MAX_CELLS", 20 * 7)
-    assert_allclose(detector.explain(X[:50]), desired, rtol=1e-9)
+    desired = detector.explain(X[:8])
+    monkeypatch.setattr(_outliers, "MAX_CELLS", 20 * 3)
+    assert_allclose(detector.explain(X[:8]), desired, rtol=1e-9)
 
 
 @pytest.mark.parametrize("estimator", [SMALL_AE, GaussianMixture(1)], ids=["exact", "sampled"])
@@ -661,17 +686,16 @@ def test_weights_are_routed(X):
 
 
 def outputs(detector, X):
-    return {
-        name: np.asarray(getattr(detector, name)(X))
-        for name in ("predict", "score_samples", "decision_function", "p_values", "explain")
-    }
+    methods = ("predict", "score_samples", "decision_function", "p_values", "explain")
+    return {name: np.asarray(getattr(detector, name)(X[::10])) for name in methods}
 
 
 def test_pickles_give_the_same_bits_and_hold_nothing_of_torch(detector, X):
     data = pickle.dumps(detector.fit(X), protocol=5)
     other = pickle.loads(data)
+    after = outputs(other, X)
     for name, result in outputs(detector, X).items():
-        assert_array_equal(outputs(other, X)[name], result, err_msg=name)
+        assert_array_equal(after[name], result, err_msg=name)
     strings = [argument for _, argument, _ in pickletools.genops(data) if isinstance(argument, str)]
     assert not [text for text in strings if text.split(".")[0] == "torch"]
 
@@ -689,6 +713,49 @@ def test_global_random_state_is_untouched(detector, X):
     before = state()
     outputs(detector.fit(X), X)
     assert state() == before
+
+
+class Recorder:
+    """A callback that keeps what it was told."""
+
+    max_propagation_depth = None
+
+    def __init__(self):
+        self.tasks = []
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        self.tasks.append((type(estimator).__name__, context.task_name))
+
+    def on_fit_task_end(self, estimator, context):
+        pass
+
+
+@pytest.mark.parametrize(("cross_fit", "n_fits"), [(False, 1), (True, 6)])
+def test_callbacks_see_every_fit(X, cross_fit, n_fits):
+    model = clone(SMALL_AE).set_params(max_iter=2)
+    detector = AutoencoderOutlierDetector(model, cross_fit=cross_fit, random_state=0)
+    recorder = Recorder()
+    detector.set_callbacks(recorder).fit(X)
+    of_the_model = [("AutoencoderTransformer", name) for name in ("fit", "epoch", "epoch")]
+    assert recorder.tasks == [("AutoencoderOutlierDetector", "fit"), *n_fits * of_the_model]
+    assert_array_equal(detector.predict(X), clone(detector).fit(X).predict(X))
+
+
+def test_progress_bar_alone_and_in_a_pipeline(X, capsys):
+    detector = AutoencoderOutlierDetector(SMALL_AE, random_state=0)
+    clone(detector).set_callbacks(ProgressBar()).fit(X)
+    shown = capsys.readouterr().out
+    assert "AutoencoderOutlierDetector - fit" in shown
+    assert "fit without calibration rows" in shown
+    pipeline = make_pipeline(StandardScaler(), detector).set_callbacks(ProgressBar()).fit(X)
+    assert "AutoencoderOutlierDetector - fit" in capsys.readouterr().out
+    assert pipeline.predict(X).shape == (150,)
 
 
 def test_only_fitting_writes_attributes(detector, X):

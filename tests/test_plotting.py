@@ -14,7 +14,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
-from sklearn.base import BaseEstimator
 from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
@@ -26,7 +25,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import skae.plotting
-from skae import AutoencoderTransformer, VAETransformer
+from skae import AutoencoderOutlierDetector, AutoencoderTransformer, VAETransformer
 from skae.networks import Conv2dNetwork
 from skae.plotting import (
     LatentDisplay,
@@ -264,21 +263,13 @@ def test_parts_are_found_from_the_inside(digits):
     assert part_with(search, "offset_") is None
 
 
-class Detector(BaseEstimator):
-    """Stands for a detector that wraps an autoencoder."""
-
-    def __init__(self, estimator):
-        self.estimator_ = estimator
-
-    def fit(self, X, y=None):
-        return self
-
-
-def test_the_autoencoder_in_a_detector_is_found_behind_its_scaler(digits, pipeline):
+def test_the_autoencoder_in_a_detector_is_found_behind_its_scaler(digits):
     X, _ = digits
-    detector = Pipeline([("scale", pipeline[0]), ("detect", Detector(pipeline[1]))])
-    assert part_with(detector, "loss_curve_") is pipeline[1]
-    assert_array_equal(encoder_of(detector).transform(X), pipeline.transform(X))
+    model = make_pipeline(MinMaxScaler(), AutoencoderOutlierDetector(small())).fit(X)
+    scaler, detector = model
+    assert part_with(model, "loss_curve_") is detector.estimator_
+    codes = detector.estimator_.transform(scaler.transform(X))
+    assert_array_equal(encoder_of(model).transform(X), codes)
 
 
 def test_estimators_without_a_code_are_refused(digits):
@@ -692,6 +683,34 @@ def test_rows_are_split_by_their_label(iris, forest):
         counts, _ = np.histogram(display.outlier_scores[y == name], bins=edges)
         assert_array_equal(heights_of(histogram), counts)
     assert texts_of_legend(display.ax_)[:2] == ["other", "virginica"]
+
+
+def test_scores_of_several_orders_of_magnitude_are_on_a_logarithmic_scale():
+    scores = np.geomspace(0.01, 100, 40)
+    display = OutlierScoreDisplay(scores).plot()
+    assert display.ax_.get_xscale() == "log"
+    assert_array_equal(heights_of(display.histograms_["rows"]), np.ones(40))
+    assert OutlierScoreDisplay(scores).plot(xscale="linear").ax_.get_xscale() == "linear"
+    assert OutlierScoreDisplay(scores - 1).plot().ax_.get_xscale() == "linear"
+    constant = OutlierScoreDisplay([3.0] * 5).plot(xscale="log")
+    assert sum(heights_of(constant.histograms_["rows"])) == 5
+    with pytest.raises(ValueError, match="xscale='log' needs positive scores.*-0.99"):
+        OutlierScoreDisplay(scores - 1).plot(xscale="log")
+    with pytest.raises(ValueError, match="xscale='root' is not one of"):
+        OutlierScoreDisplay(scores).plot(xscale="root")
+
+
+def test_a_detector_shows_its_threshold_and_what_it_wraps(digits):
+    X = digits[0] / 16
+    detector = AutoencoderOutlierDetector(small(), contamination=0.1).fit(X)
+    display = OutlierScoreDisplay.from_estimator(detector, X)
+    assert display.threshold == -detector.offset_
+    n_above = np.sum(detector.predict(X) == -1)
+    assert texts_of_legend(display.ax_)[-1].endswith(f"({n_above} above)")
+    training = LossCurveDisplay.from_estimator(detector).lines_[0]
+    assert_array_equal(training.get_ydata(), detector.estimator_.loss_curve_)
+    codes = LatentDisplay.from_estimator(detector, X).codes
+    assert_array_equal(codes, detector.estimator_.transform(X))
 
 
 def test_scores_without_a_threshold(digits):

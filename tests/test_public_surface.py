@@ -11,12 +11,22 @@ from sklearn.datasets import load_iris
 from sklearn.utils._testing import assert_docstring_consistency
 
 import skae
-from skae import AutoencoderTransformer, networks
+from skae import (
+    PCA,
+    AutoencoderOutlierDetector,
+    AutoencoderTransformer,
+    networks,
+    plotting,
+)
 from skae._base import BaseAutoencoder
 
 ESTIMATORS = [getattr(skae, name) for name in skae.__all__]
 AUTOENCODERS = [cls for cls in ESTIMATORS if issubclass(cls, BaseAutoencoder)]
-CLASSES = ESTIMATORS + [getattr(networks, name) for name in networks.__all__]
+CLASSES = ESTIMATORS + [
+    getattr(module, name) for module in (networks, plotting) for name in module.__all__
+]
+
+ROOT = Path(__file__).parents[1]
 
 # What means something a little else than in `AutoencoderTransformer`, and how all descriptions of
 # it begin.
@@ -83,7 +93,8 @@ def test_documented_defaults_are_those_of_the_constructor(cls):
 @pytest.mark.parametrize("cls", ESTIMATORS, ids=class_name)
 def test_every_fitted_attribute_is_documented(cls):
     table = load_iris(as_frame=True).data
-    fitted = {name for name in vars(cls().fit(table)) if re.fullmatch(r"[a-z]\w*_", name)}
+    estimator = cls(PCA(2)) if cls is AutoencoderOutlierDetector else cls()
+    fitted = {name for name in vars(estimator.fit(table)) if re.fullmatch(r"[a-z]\w*_", name)}
     assert names(cls, "Attributes") >= fitted
 
 
@@ -111,5 +122,13 @@ def test_the_package_says_that_it_is_annotated():
 
 
 def test_the_citation_is_that_of_this_version():
-    path = Path(__file__).parents[1] / "CITATION.cff"
-    assert re.search(r"^version: (.*)$", path.read_text(), re.MULTILINE)[1] == skae.__version__
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)$", citation, re.MULTILINE)[1] == skae.__version__
+
+
+def test_the_code_of_the_readme_gives_the_shapes_that_it_names():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert names["codes"].shape == (1797, 8)
+    assert names["images"].shape == (1797, 64)

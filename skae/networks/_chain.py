@@ -31,7 +31,7 @@ class Activation(NamedTuple):
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. 2017
 
-ACTIVATIONS: dict[type[nn.Module], Activation] = {
+DERIVATIVES: dict[type[nn.Module], Activation] = {
     nn.ELU: Activation(
         functional.elu,
         lambda gradient, x, y: aten.elu_backward.default(gradient, 1.0, 1.0, 1.0, False, x),
@@ -120,7 +120,7 @@ class Activated(Link):
     """Of an activation."""
 
     def __init__(self, kind: type[nn.Module]) -> None:
-        self.function, self.derivative = ACTIVATIONS[kind]
+        self.function, self.derivative = DERIVATIVES[kind]
 
     def forward(self, x: Tensor) -> Tensor:
         self.x, self.y = x, self.function(x)

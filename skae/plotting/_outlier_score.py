@@ -56,14 +56,14 @@ class OutlierScoreDisplay:
 
     Examples
     --------
-    >>> from sklearn.datasets import load_breast_cancer
-    >>> from sklearn.ensemble import IsolationForest
+    >>> from sklearn.datasets import load_wine
+    >>> from skae import PCA, AutoencoderOutlierDetector
     >>> from skae.plotting import OutlierScoreDisplay
-    >>> X = load_breast_cancer().data
-    >>> detector = IsolationForest(contamination=0.05, random_state=0).fit(X)
-    >>> display = OutlierScoreDisplay.from_estimator(detector, X, n_named=3)
-    >>> [text.get_text() for text in display.texts_]
-    ['122', '212', '461']
+    >>> X, cultivar = load_wine(return_X_y=True, as_frame=True)
+    >>> detector = AutoencoderOutlierDetector(PCA(3)).fit(X[cultivar == 0])
+    >>> display = OutlierScoreDisplay.from_estimator(detector, X, cultivar, n_named=3)
+    >>> list(display.histograms_), len(display.texts_)
+    (['0', '1', '2'], 3)
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class OutlierScoreDisplay:
         *,
         ax: Axes | None = None,
         n_named: int = 5,
+        xscale: str = "auto",
         hist_kwargs: dict[str, Any] | None = None,
     ) -> Self:
         """Plot the outlier scores of X.
@@ -107,6 +108,8 @@ class OutlierScoreDisplay:
         n_named : int, default=5
             How many of the most outlying rows to name: by the index of a DataFrame, otherwise by
             their number.
+        xscale : {"auto", "linear", "log"}, default="auto"
+            Scale of the scores, see `plot`.
         hist_kwargs : dict, default=None
             Keyword arguments of the histograms.
 
@@ -130,13 +133,14 @@ class OutlierScoreDisplay:
             y=y,
             row_names=row_names_of(X, len(scores)),
         )
-        return display.plot(ax=ax, n_named=n_named, hist_kwargs=hist_kwargs)
+        return display.plot(ax=ax, n_named=n_named, xscale=xscale, hist_kwargs=hist_kwargs)
 
     def plot(
         self,
         ax: Axes | None = None,
         *,
         n_named: int = 5,
+        xscale: str = "auto",
         hist_kwargs: dict[str, Any] | None = None,
     ) -> Self:
         """Plot the histogram.
@@ -147,6 +151,9 @@ class OutlierScoreDisplay:
             Axes to draw in. If None, a new figure is made.
         n_named : int, default=5
             How many of the most outlying rows to name.
+        xscale : {"auto", "linear", "log"}, default="auto"
+            Scale of the scores. "auto" is "log" if all of them are positive and the largest is more
+            than a hundred times the smallest.
         hist_kwargs : dict, default=None
             Keyword arguments for `matplotlib.axes.Axes.hist`. By default there are 40 bins and the
             number of rows is on a logarithmic scale, on which single rows can be seen.
@@ -157,7 +164,16 @@ class OutlierScoreDisplay:
             The display.
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
+        if xscale not in ("auto", "linear", "log"):
+            raise ValueError(f"xscale={xscale!r} is not one of 'auto', 'linear' and 'log'.")
         scores = np.asarray(self.outlier_scores, dtype=float)
+        if xscale == "auto":
+            xscale = "log" if 0 < scores.min() < scores.max() / 100 else "linear"
+        if xscale == "log" and scores.min() <= 0:
+            raise ValueError(
+                f"xscale='log' needs positive scores, and the smallest is {scores.min():.4g}; use "
+                "xscale='linear'."
+            )
         groups = {"rows": scores}
         if self.y is not None:
             y = np.asarray(self.y)
@@ -167,6 +183,8 @@ class OutlierScoreDisplay:
 
         self.histograms_ = {}
         edges = np.histogram_bin_edges(scores, bins=40)
+        if xscale == "log":
+            edges = np.geomspace(scores.min(), edges[-1], len(edges))
         for number, (name, group) in enumerate(groups.items()):
             color = GROUP_COLORS[number % len(GROUP_COLORS)]
             style = {"bins": edges, "color": color, "alpha": 0.6, "label": name, "log": True}
@@ -183,7 +201,7 @@ class OutlierScoreDisplay:
                 label=f"threshold: {self.threshold:.4g} ({n_above} above)",
             )
         self._name_rows(ax, scores, n_named)
-        ax.set(xlabel="outlier score", ylabel="number of rows")
+        ax.set(xlabel="outlier score", ylabel="number of rows", xscale=xscale)
         if self.threshold is not None or self.y is not None:
             ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
