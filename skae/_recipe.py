@@ -15,7 +15,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skae._base import CPU, FLOATS, LARGE_STEP, PARALLEL_STEP, TORCH_DTYPE
@@ -24,6 +24,7 @@ from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import Interval, _check_sample_weight
 from skae._training import History, Rows, TrainableModule, in_batches, train
+from skae._validation import validate_table
 
 # Rows that others are compared with. More of them cost time in proportion and change little.
 N_REFERENCES = 2048
@@ -450,7 +451,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         return self._apply("expected", self._validate(X))
 
     def _fit(self, X: Any, sample_weight: ArrayLike | None) -> None:
-        X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
+        X = validate_table(self, X, dtype=FLOATS, ensure_min_samples=2)
         weights = None
         if sample_weight is not None:
             weights = _check_sample_weight(
@@ -528,7 +529,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
 
     def _validate(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=FLOATS, reset=False)
+        return validate_table(self, X, dtype=FLOATS, reset=False)
 
     def _apply(self, method: str, X: np.ndarray) -> np.ndarray:
         """Apply a method of the fitted experts to rows, in their dtype."""
