@@ -221,12 +221,20 @@ class Experts(TrainableModule):
         return ((evidence / distances)[..., None] * cells).mean(dim=0)
 
     def expected(self, x: Tensor) -> Tensor:
-        """Mean of the nearest training rows, over the views, (batch, n_features)."""
-        views = self.views(self.standardize(x))
+        """Mean of the nearest other training rows, over the views, (batch, n_features).
+
+        A training row is not compared with itself: a typo in it would be expected in part.
+        """
+        z = self.standardize(x)
+        n_nearest, _ = numbers_of_neighbors(len(self.references))
         total = torch.zeros_like(x)
-        for view, references in zip(views, self.views(self.references), strict=True):
-            nearest = neighbors(view, references, numbers_of_neighbors(len(references))[0])
-            total += self.references[nearest].mean(dim=1)
+        for view, references in zip(self.views(z), self.views(self.references), strict=True):
+            nearest = self.references[neighbors(view, references, n_nearest + 1)]
+            same = torch.isclose(nearest, z[:, None], rtol=1e-5, atol=1e-6).all(dim=2)
+            # The row itself goes, or else the farthest.
+            left_out = torch.where(same.any(dim=1), same.int().argmax(dim=1), n_nearest)
+            kept = torch.arange(n_nearest + 1, device=x.device) != left_out[:, None]
+            total += (nearest * kept[..., None]).sum(dim=1) / n_nearest
         return self.mean + self.scale * total / N_VIEWS
 
 
@@ -446,7 +454,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         Returns
         -------
         X_expected : ndarray of shape (n_samples, n_features)
-            In the units of X.
+            Mean of the nearest rows of `fit`, other than the row itself, in the units of X.
         """
         return self._apply("expected", self._validate(X))
 
