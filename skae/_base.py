@@ -21,7 +21,7 @@ from sklearn.base import (
 )
 from sklearn.callback import CallbackContext, CallbackSupportMixin, with_callbacks
 from sklearn.utils import Tags, check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skae._device import (
@@ -59,6 +59,7 @@ from skae._training import (
     train,
     train_epoch,
 )
+from skae._validation import validate_table
 from skae.networks._dense import ACTIVATIONS, anchor, dense_network
 
 CPU = torch.device("cpu")
@@ -494,7 +495,7 @@ class BaseAutoencoder(
         reset: bool,
         min_rows: int,
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        X = validate_data(
+        X = validate_table(
             self, X, accept_sparse="csr", dtype=FLOATS, reset=reset, ensure_min_samples=min_rows
         )
         names = getattr(self, "feature_names_in_", None)
@@ -529,7 +530,7 @@ class BaseAutoencoder(
 
     def _validate_rows(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
+        return validate_table(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
 
     def _validate_loss_rows(self, X: ArrayLike) -> np.ndarray:
         rows = self._validate_rows(X)

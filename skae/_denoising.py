@@ -372,7 +372,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data, at least two rows: clean ones, or with `X_clean` noisy ones.
         y : Ignored
-            Present for API consistency.
+            Present for API consistency. Clean rows have to be named, ``fit(X, X_clean=...)``.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights of the rows; a row of weight zero counts as absent.
         X_clean : {array-like, sparse matrix} of shape (n_samples, n_features), default=None

@@ -495,7 +495,8 @@ class AutoencoderOutlierDetector(
             raise ValueError(
                 "p_values needs the scores of rows that the model was not fitted to, and there "
                 f"are none with calibration_fraction={self.calibration_fraction!r} and "
-                f"contamination={self.contamination!r}; use a share such as 0.2 and fit again."
+                f"contamination={self.contamination!r}; fit again with calibration_fraction=0.2 or "
+                "another share."
             )
         return conformal_p_values(scores, self.calibration_scores_, self._calibration_weights)
 
@@ -550,7 +551,7 @@ class AutoencoderOutlierDetector(
             constant, is spread evenly.
         expected_values : DataFrame of shape (n_samples, n_features)
             Only with ``expected=True``, in the units of X: the reconstruction by an autoencoder;
-            for the default model the mean of the nearest rows of `fit`; for `PCA` and
+            for the default model the mean of the nearest other rows of `fit`; for `PCA` and
             `FactorAnalysis` the mean of the cell given all others of its row.
 
         Raises

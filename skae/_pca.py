@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, svds
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, assert_all_finite, check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._device import resolve_device
@@ -49,6 +49,7 @@ from skae._sklearn_compat import (
     _check_sample_weight,
     validate_parameter_constraints,
 )
+from skae._validation import validate_table
 
 _FLOAT_DTYPES = [np.float64, np.float32]
 _SPARSE_SOLVERS = ("arpack", "covariance_eigh", "gram_eigh")
@@ -864,7 +865,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         """
         check_is_fitted(self)
         return self._transform(
-            validate_data(self, X, dtype=_FLOAT_DTYPES, accept_sparse=("csr", "csc"), reset=False)
+            validate_table(self, X, dtype=_FLOAT_DTYPES, accept_sparse=("csr", "csc"), reset=False)
         )
 
     def _transform(self, X: Any) -> np.ndarray:
@@ -961,7 +962,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             In nats; higher is more normal.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=_FLOAT_DTYPES, reset=False)
+        X = validate_table(self, X, accept_sparse="csr", dtype=_FLOAT_DTYPES, reset=False)
         noise, variances = self._model_variances()
         axes = self.components_.astype(np.float64)
         n_components, n_features = axes.shape
@@ -1033,7 +1034,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
     def _validate(self, X: Any, sample_weight: Any, reset: bool) -> tuple[Any, np.ndarray | None]:
         # Whether all cells are finite shows in their mean, so that they are read only once.
         is_lazy = isinstance(X, np.memmap) and X.dtype.kind in "iu"
-        X = validate_data(
+        X = validate_table(
             self,
             X,
             # A memory map of integers is converted block by block.

@@ -15,7 +15,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skae._base import CPU, FLOATS, LARGE_STEP, PARALLEL_STEP, TORCH_DTYPE
@@ -24,6 +24,7 @@ from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import Interval, _check_sample_weight
 from skae._training import History, Rows, TrainableModule, in_batches, train
+from skae._validation import validate_table
 
 # Rows that others are compared with. More of them cost time in proportion and change little.
 N_REFERENCES = 2048
@@ -220,12 +221,20 @@ class Experts(TrainableModule):
         return ((evidence / distances)[..., None] * cells).mean(dim=0)
 
     def expected(self, x: Tensor) -> Tensor:
-        """Mean of the nearest training rows, over the views, (batch, n_features)."""
-        views = self.views(self.standardize(x))
+        """Mean of the nearest other training rows, over the views, (batch, n_features).
+
+        A training row is not compared with itself: a typo in it would be expected in part.
+        """
+        z = self.standardize(x)
+        n_nearest, _ = numbers_of_neighbors(len(self.references))
         total = torch.zeros_like(x)
-        for view, references in zip(views, self.views(self.references), strict=True):
-            nearest = neighbors(view, references, numbers_of_neighbors(len(references))[0])
-            total += self.references[nearest].mean(dim=1)
+        for view, references in zip(self.views(z), self.views(self.references), strict=True):
+            nearest = self.references[neighbors(view, references, n_nearest + 1)]
+            same = torch.isclose(nearest, z[:, None], rtol=1e-5, atol=1e-6).all(dim=2)
+            # The row itself goes, or else the farthest.
+            left_out = torch.where(same.any(dim=1), same.int().argmax(dim=1), n_nearest)
+            kept = torch.arange(n_nearest + 1, device=x.device) != left_out[:, None]
+            total += (nearest * kept[..., None]).sum(dim=1) / n_nearest
         return self.mean + self.scale * total / N_VIEWS
 
 
@@ -445,12 +454,12 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         Returns
         -------
         X_expected : ndarray of shape (n_samples, n_features)
-            In the units of X.
+            Mean of the nearest rows of `fit`, other than the row itself, in the units of X.
         """
         return self._apply("expected", self._validate(X))
 
     def _fit(self, X: Any, sample_weight: ArrayLike | None) -> None:
-        X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
+        X = validate_table(self, X, dtype=FLOATS, ensure_min_samples=2)
         weights = None
         if sample_weight is not None:
             weights = _check_sample_weight(
@@ -528,7 +537,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
 
     def _validate(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=FLOATS, reset=False)
+        return validate_table(self, X, dtype=FLOATS, reset=False)
 
     def _apply(self, method: str, X: np.ndarray) -> np.ndarray:
         """Apply a method of the fitted experts to rows, in their dtype."""

@@ -20,6 +20,7 @@ FLOORS = [
         "_recording",
         "_rollback",
         "_solvers",
+        "_validation",
     },
     {"_linear_code", "_training", "networks"},
     {"_reporting"},

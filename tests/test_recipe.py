@@ -141,6 +141,14 @@ def test_a_spoilt_cell_gets_the_blame_and_is_expected_in_the_usual_range(ensembl
     assert np.all(ensemble.score_samples(spoilt) < ensemble.score_samples(X).min())
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_typo_in_a_training_row_is_not_expected_of_the_row_itself(X, dtype):
+    with_typo = X.astype(dtype)
+    with_typo[7, 2] = 70.0
+    expected = DenoisingEnsemble(random_state=0).fit(with_typo).expected(with_typo)
+    assert X[:, 2].min() - 1e-3 <= expected[7, 2] <= X[:, 2].max() + 1e-3
+
+
 def test_score_of_normal_rows_is_about_minus_one(ensemble, X):
     assert -1.5 < ensemble.score_samples(X).mean() < -0.5
 
