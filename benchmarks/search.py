@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skae import AutoencoderTransformer
 
-N_EPOCHS = 30
+N_EPOCHS = 10
 
 
 def searches(n_jobs):

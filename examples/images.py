@@ -22,6 +22,12 @@ class Images(NamedTuple):
     y_test: np.ndarray
     shape: tuple[int, int]
 
+    def split_again(self, seed, test_size=0.25):
+        """Split all images in another way: training and test rows, training and test labels."""
+        X = np.concatenate([self.X_train, self.X_test])
+        y = np.concatenate([self.y_train, self.y_test])
+        return train_test_split(X, y, test_size=test_size, stratify=y, random_state=seed)
+
     def one_of_each(self):
         """Choose a test image of each class."""
         return self.X_test[np.unique(self.y_test, return_index=True)[1]]
@@ -35,14 +41,14 @@ def load_images():
     if folder is None:
         X, y = load_digits(return_X_y=True)
         return Images(*train_test_split(X / 16, y, stratify=y, random_state=0), (8, 8))
-    # So many that an example takes about a minute.
+    # So many that an example takes a few minutes at most.
     X_train, X_test = (read(folder, part)[:n] / 255 for part, n in PARTS.items())
     y_train, y_test = (read(folder, part, "labels")[:n] for part, n in PARTS.items())
     X_train, X_test = (X.reshape(len(X), -1).astype(np.float32) for X in (X_train, X_test))
     return Images(X_train, X_test, y_train, y_test, (28, 28))
 
 
-PARTS = {"train": 10_000, "t10k": 2_000}
+PARTS = {"train": 6_000, "t10k": 2_000}
 
 
 def read(folder, part, what="images"):

@@ -11,6 +11,8 @@ network:
 * a Gaussian filter takes an average over neighbouring pixels.
 
 Both have one parameter, which is chosen on the training images.
+
+Add ``--data FOLDER`` for the images of Fashion-MNIST instead of scikit-learn's digits.
 """
 
 # %%
@@ -24,18 +26,16 @@ Both have one parameter, which is chosen on the training images.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from images import load_images
 from scipy.ndimage import gaussian_filter
-from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
-from sklearn.model_selection import train_test_split
 
 from skae import DenoisingAutoencoder
 from skae.plotting import ReconstructionDisplay
 
 LEVEL = 0.4
 
-X, y = load_digits(return_X_y=True)
-X /= 16
+images = load_images()
 
 
 def add_noise(X, rng):
@@ -71,8 +71,8 @@ def fit_gaussian_filter(X_train, X_noisy):
     """Choose the width of the filter, in pixels."""
 
     def restore(width, X):
-        images = gaussian_filter(X.reshape(-1, 8, 8), width, axes=(1, 2), mode="nearest")
-        return images.reshape(len(X), -1)
+        pictures = X.reshape(-1, *images.shape)
+        return gaussian_filter(pictures, width, axes=(1, 2), mode="nearest").reshape(len(X), -1)
 
     widths = np.linspace(0.3, 2.0, 18)
     best = min(widths, key=lambda width: mean_squared_error(X_train, restore(width, X_noisy)))
@@ -108,15 +108,15 @@ fitters = {
 ratios = []
 for seed in range(3):
     rng = np.random.default_rng(seed)
-    X_train, X_test, _, y_test = train_test_split(X, y, stratify=y, random_state=seed)
+    X_train, X_test, _, y_test = images.split_again(seed)
     X_train_noisy, X_test_noisy = add_noise(X_train, rng), add_noise(X_test, rng)
-    images = {"clean": X_test, "noisy": X_test_noisy}
+    restored = {"clean": X_test, "noisy": X_test_noisy}
     for name, fit in fitters.items():
-        images[name] = fit(X_train, X_train_noisy)(X_test_noisy)
+        restored[name] = fit(X_train, X_train_noisy)(X_test_noisy)
     ratios.append(
         {
-            name: -10 * np.log10(mean_squared_error(X_test, restored))
-            for name, restored in images.items()
+            name: -10 * np.log10(mean_squared_error(X_test, pictures))
+            for name, pictures in restored.items()
             if name != "clean"
         }
     )
@@ -133,9 +133,9 @@ print(table.to_string(float_format="{:.2f} dB".format))
 # have been, because that has the smallest squared error: see the five and the last nine.
 
 chosen = [np.flatnonzero(y_test == digit)[0] for digit in range(10)]
-tables = {name.replace(" ", "\n"): pictures[chosen] for name, pictures in images.items()}
-display = ReconstructionDisplay(tables, image_shape=(8, 8)).plot()
-display.ax_.set_title(f"Held-out digits under noise of {LEVEL:g}, and what was restored")
+tables = {name.replace(" ", "\n"): pictures[chosen] for name, pictures in restored.items()}
+display = ReconstructionDisplay(tables, image_shape=images.shape).plot()
+display.ax_.set_title(f"Held-out images under noise of {LEVEL:g}, and what was restored")
 plt.show()
 
 # %%
@@ -177,7 +177,7 @@ for trained_for, color in styles.items():
 ax.set(
     xlabel="standard deviation of the test images' noise",
     ylabel="root mean squared error",
-    title="Restored digits, by what the network was trained for",
+    title="Restored images, by what the network was trained for",
 )
 ax.legend(title="noise_level")
 plt.show()

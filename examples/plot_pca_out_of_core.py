@@ -44,7 +44,7 @@ with tempfile.TemporaryDirectory() as folder:
 figure, panels = plt.subplots(
     1, 2, figsize=(10, 4), num="pca_out_of_core", layout="constrained", width_ratios=[3, 2]
 )
-panels[0].plot(rows_seen, differences, color="tab:blue")
+panels[0].plot(rows_seen, differences, color="#0072B2")
 panels[0].set(
     xlabel="Rows seen", ylabel="Largest angle to the components of all rows (°)", ylim=(0, None)
 )

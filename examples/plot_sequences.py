@@ -54,7 +54,6 @@ def models(random_state):
     networks = {
         name: AutoencoderTransformer(
             4,
-            learning_rate="cosine",
             learning_rate_init=5e-3,
             batch_size=32,
             max_iter=40,
@@ -88,10 +87,10 @@ print(table.loc[list(fitted)].round(3).to_string())
 
 # %%
 # Four directions are too few for PCA: oscillations of all frequencies fill more of them. The
-# networks bend their four numbers to the three that matter and end below the level of the noise.
-# The recurrent network comes closest, since "the next value follows from the last ones" is what
-# makes an oscillation, but each of its training steps takes over ten times as long as the dense
-# network's.
+# networks bend their four numbers to the three that matter. The dense one halves PCA's error, and
+# those that know the order of time end below the level of the noise. The recurrent network comes
+# closest, since "the next value follows from the last ones" is what makes an oscillation, but each
+# of its training steps takes over ten times as long as the dense network's.
 #
 # What comes back
 # ---------------

@@ -8,6 +8,8 @@ likely a row is, in the unit in which :class:`~sklearn.decomposition.PCA` says i
 
 Four looks at handwritten digits: what a code keeps of an image, what the model draws by itself,
 where the images lie in a code of two numbers, and what the weight ``beta`` does.
+
+Add ``--data FOLDER`` for the images of Fashion-MNIST instead of scikit-learn's digits.
 """
 
 # %%
@@ -21,15 +23,14 @@ where the images lie in a code of two numbers, and what the weight ``beta`` does
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.stats import norm
-from sklearn.datasets import load_digits
+from images import load_images
 from sklearn.decomposition import PCA
-from sklearn.model_selection import train_test_split
 
 from skae import VAETransformer
+from skae.plotting import LatentDisplay, ReconstructionDisplay
 
-X, y = load_digits(return_X_y=True)
-X_train, X_test, y_train, y_test = train_test_split(X / 16, y, stratify=y, random_state=0)
+images = load_images()
+X_train, X_test, y_test = images.X_train, images.X_test, images.y_test
 
 pca = PCA(16).fit(X_train)
 vae = VAETransformer(16, max_iter=60, random_state=0).fit(X_train)
@@ -43,22 +44,11 @@ def lost(model):
     return np.sqrt(np.mean(np.square(X_again - X_test)))
 
 
-def show_images(axes, images):
-    """Draw one image into each of the axes."""
-    for ax, image in zip(axes, images, strict=True):
-        ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
-        ax.set(xticks=[], yticks=[])
-
-
-def show_rows(name, title, rows):
-    """Draw rows of ten images, each row with its label at the left."""
-    fig, axes = plt.subplots(
-        len(rows), 10, num=name, figsize=(9, 0.6 + 0.85 * len(rows)), layout="constrained"
-    )
-    for axes_row, (label, images) in zip(axes, rows.items(), strict=True):
-        show_images(axes_row, images)
-        axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center")
-    fig.suptitle(title)
+def show(title, tables):
+    """Draw rows of images, each with its label at the left."""
+    display = ReconstructionDisplay(tables, image_shape=images.shape)
+    display.plot(style_kwargs={"vmin": 0, "vmax": 1})
+    display.ax_.set_title(title)
     plt.show()
 
 
@@ -70,10 +60,9 @@ def show_rows(name, title, rows):
 
 print(f"PCA loses {lost(pca):.3f}, the autoencoder {lost(vae):.3f}, grey levels from 0 to 1")
 
-chosen = X_test[[np.flatnonzero(y_test == digit)[0] for digit in range(10)]]
-show_rows(
-    "vae_reconstructions",
-    "Unseen digits, and what is left of them after 16 numbers",
+chosen = images.one_of_each()
+show(
+    "Unseen images, and what is left of them after 16 numbers",
     {
         "unseen": chosen,
         "VAE": vae.inverse_transform(vae.transform(chosen)),
@@ -91,9 +80,8 @@ show_rows(
 # as either.
 
 codes = np.random.default_rng(0).normal(scale=np.sqrt(pca.explained_variance_), size=(10, 16))
-show_rows(
-    "vae_samples",
-    "Digits that nobody wrote",
+show(
+    "Images that nobody made",
     {
         "VAE": vae.sample(10, random_state=0),
         "VAE\nwith noise": vae.sample(10, random_state=0, with_noise=True),
@@ -104,32 +92,18 @@ show_rows(
 # %%
 # A walk through a code of two numbers
 # ------------------------------------
-# A code of two numbers can be drawn as a map. On the left are the codes of unseen images, each
-# as its digit; on the right is what the decoder makes of a grid over the same square. The steps of
-# the grid are quantiles of the normal distribution, so that each image stands for an equal share
-# of what the model draws.
+# A code of two numbers can be drawn as a map. On the left are the codes of unseen images, on the
+# right is what the decoder makes of a grid over them. Codes are spread as the prior is, a standard
+# normal distribution about zero: from there come the images that the model draws.
 
 flat = VAETransformer(2, max_iter=60, random_state=0).fit(X_train)
-codes = flat.transform(X_test)
-
-fig, (left, right) = plt.subplots(1, 2, num="vae_walk", figsize=(9.4, 4.8), layout="constrained")
-for digit, color in enumerate(plt.colormaps["viridis"](np.linspace(0.0, 0.85, 10))):
-    left.scatter(*codes[y_test == digit].T, marker=f"${digit}$", s=40, color=color, lw=0.4)
-limits = norm.ppf([0.01, 0.99])
-left.set(
-    xlim=limits, ylim=limits, aspect="equal", xlabel="first number", ylabel="second number",
-    title="Codes of unseen digits",
-)  # fmt: skip
-steps = norm.ppf(np.linspace(0.04, 0.96, 13))
-grid = np.stack(np.meshgrid(steps, steps[::-1]), axis=-1).reshape(-1, 2)
-images = flat.inverse_transform(grid).reshape(13, 13, 8, 8)
-images = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)])  # a frame of white
-right.imshow(images.swapaxes(1, 2).reshape(130, 130), cmap="gray_r", vmin=0, vmax=1)
-centres, ends = [4.5, 64.5, 124.5], ["4 %", "50 %", "96 %"]
-right.set(
-    xticks=centres, yticks=centres[::-1], xticklabels=ends, yticklabels=ends,
-    xlabel="first number, quantile", ylabel="second number, quantile", title="Decoded grid",
-)  # fmt: skip
+fig, (left, right) = plt.subplots(1, 2, figsize=(11.5, 5.2), layout="compressed")
+LatentDisplay.from_estimator(flat, X_test, y_test, ax=left)
+left.set(title="Codes of unseen images", aspect="equal")
+LatentDisplay.from_estimator(
+    flat, X_test, kind="decoded", image_shape=images.shape, n_grid=13, ax=right
+)
+right.set_title("Decoded grid")
 plt.show()
 
 # %%
@@ -185,8 +159,7 @@ plt.show()
 # The same random codes, decoded by each of these models. With a weight of 10 every code gives
 # nearly the same image.
 
-show_rows(
-    "vae_beta_samples",
+show(
     "Drawn with another weight of the divergence",
     {f"beta {beta:g}": model.sample(10, random_state=1) for beta, model in models.items()},
 )

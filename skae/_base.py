@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skae._device import (
+    PARALLEL_STEP,
     copy_to,
     is_available,
     private_random_state,
@@ -69,11 +70,6 @@ TORCH_DTYPE = {"float64": torch.float64, "float32": torch.float32}
 # of a small network costs a GPU about 0.5 ms of kernel launches, whatever its size; in that time
 # a few CPU cores do about this much arithmetic.
 LARGE_STEP = 2**24
-
-# Multiply-adds of one training step of a dense network from which more than one thread pays.
-# Operators of a smaller one are over before a second thread has begun, and where the cores have
-# other work, as in a grid search, threads that wait for each other make a fit many times slower.
-PARALLEL_STEP = 2**22
 
 
 class Start(NamedTuple):
@@ -375,7 +371,7 @@ class BaseAutoencoder(
 
         with (
             private_random_state(training_seed, device),
-            threads(self._n_threads(module)),
+            threads(self._n_threads(module, self.batch_size)),
             EpochReporter(self, context, X, sample_weight, fitted_attributes) as reporter,
         ):
             module, rows = module.to(device), rows.to(device)
@@ -469,7 +465,7 @@ class BaseAutoencoder(
 
         with (
             private_random_state(training_seed, device),
-            threads(self._n_threads(module)),
+            threads(self._n_threads(module, self.batch_size)),
         ):
             module.to(device)
             memory_of, memory = getattr(self, "_solver_memory", (None, {}))
@@ -664,14 +660,15 @@ class BaseAutoencoder(
     def _resolve_device(self, module: TrainableModule) -> torch.device:
         return resolve_device(self.device, large=self._step_size(module) >= LARGE_STEP)
 
-    def _n_threads(self, module: TrainableModule) -> int | None:
+    def _n_threads(self, module: nn.Module, n_rows: int) -> int | None:
+        """Choose the threads for steps of so many rows, None for as many as there are."""
         # The weights of other networks say little about their work: a convolution uses each many
         # times.
-        small = self.network is None and self._step_size(module) < PARALLEL_STEP
+        small = self.network is None and n_rows * count_weights(module) < PARALLEL_STEP
         return 1 if small else None
 
     def _step_size(self, module: TrainableModule) -> int:
-        return self.batch_size * sum(weights.numel() for weights in module.parameters())
+        return self.batch_size * count_weights(module)
 
     def _learning_rate_init(self) -> float:
         if self.learning_rate_init == "auto":
@@ -719,7 +716,14 @@ class BaseAutoencoder(
         if device != CPU or dtype != torch.float32:
             module = copy_to(module, device, dtype)
         function = getattr(module, method)
-        return in_batches(lambda batch: function(batch, *arguments), X, device)
+        # A step multiplies by each weight three times, and this once.
+        with threads(self._n_threads(module, X.shape[0] // 3)):
+            return in_batches(lambda batch: function(batch, *arguments), X, device)
+
+
+def count_weights(module: nn.Module) -> int:
+    """Count the numbers that a module learns."""
+    return sum(weights.numel() for weights in module.parameters())
 
 
 def check_modules(modules: Any, n_features: int, n_components: int, network: Any) -> None:

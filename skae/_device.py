@@ -85,6 +85,12 @@ def to_tensor(
     return torch.from_numpy(array).to(device=device, dtype=dtype)
 
 
+# Multiply-adds by the weights in one training step of a dense network, from which more than one
+# thread pays. Operators of a smaller one are over before a second thread has begun, and where the
+# cores have other work, threads that wait for each other make a fit many times slower.
+PARALLEL_STEP = 2**22
+
+
 class _Copies(threading.local):
     """Copies of the modules that are alive; in no other thread's way."""
 

@@ -15,7 +15,6 @@ from scipy.special import chdtri
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
-from torch.nn import functional
 
 from skae._base import BaseAutoencoder, Start
 from skae._linear_code import LinearCode
@@ -40,9 +39,11 @@ from skae._training import (
 from skae.networks._chain import Activated, Chain, chained, own_weights
 from skae.networks._dense import ACTIVATIONS, Network
 
-# Logarithms of posterior variances stay above minus this. Where the data has little noise they do
-# fall to -14, and float32 cannot tell a mean from one that is exp(-10) away.
-LOG_VARIANCE_BOUND = 20.0
+aten = torch.ops.aten
+
+# Smallest variance of a posterior, exp(-20). Where the data has little noise variances do fall to
+# exp(-14), and float32 cannot tell a mean from one that is exp(-10) away.
+SMALLEST_VARIANCE = math.exp(-20.0)
 
 # Start of a component that carries nothing: a variance within 0.0004 of the prior's.
 LARGEST_LOGIT = 8.0
@@ -60,33 +61,27 @@ MIN_POINTS = 32
 ACTIVE_VARIANCE = 0.01
 
 
-def log_variance_of(logit: Tensor) -> Tensor:
-    """Logarithm of a posterior variance given as a logit, smoothly between minus the bound and 0.
+def posterior_variance(logit: Tensor) -> Tensor:
+    """Variance given as a logit, smoothly between the smallest one and that of the prior.
 
-    A variance is at most that of the prior, as in every model with a Gaussian posterior. Rows far
-    from the training data cannot get one that is exponential in their distance.
+    In every model with a Gaussian posterior it is at most the prior's. Rows far from the training
+    data cannot get one that is exponential in their distance.
     """
-    return -LOG_VARIANCE_BOUND * torch.tanh(functional.softplus(-logit) / LOG_VARIANCE_BOUND)
-
-
-def log_variance_slope(logit: Tensor, log_variance: Tensor) -> Tensor:
-    """Give the derivative of `log_variance_of`, whose value is known."""
-    return torch.sigmoid(-logit) * (1.0 - torch.square(log_variance / LOG_VARIANCE_BOUND))
+    return torch.sigmoid(logit) + SMALLEST_VARIANCE
 
 
 def logit_of(variance: Tensor) -> Tensor:
-    """Invert `log_variance_of` up to variances that nearly are those of the prior."""
-    share = (-variance.log() / LOG_VARIANCE_BOUND).clamp(0.0, 0.99)
-    positive = LOG_VARIANCE_BOUND * torch.atanh(share)
-    return -torch.log(torch.expm1(positive)).clamp(min=-LARGEST_LOGIT)
+    """Invert `posterior_variance` up to variances that nearly are those of the prior."""
+    share = (variance - SMALLEST_VARIANCE).clamp(SMALLEST_VARIANCE, 1.0 - 1e-6)
+    return torch.logit(share).clamp(max=LARGEST_LOGIT)
 
 
-def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+def kl_divergence(mean: Tensor, variance: Tensor) -> Tensor:
     """Divergence of diagonal normal posteriors from the standard normal, in nats, (batch,).
 
     Appendix B of Kingma & Welling (2014).
     """
-    return (torch.square(mean) + log_variance.exp() - 1.0 - log_variance).sum(dim=-1) / 2.0
+    return (torch.square(mean) + variance - 1.0 - variance.log()).sum(dim=-1) / 2.0
 
 
 @lru_cache(maxsize=32)
@@ -141,7 +136,7 @@ class VariationalAutoencoder(TrainableModule):
     Parameters
     ----------
     encoder : nn.Module
-        (batch, n_features) -> (batch, 2 * n_components): means, then log-variances, of the
+        (batch, n_features) -> (batch, 2 * n_components): means, then logits of variances, of the
         posterior.
     decoder : nn.Module
         (batch, n_components) -> (batch, n_features).
@@ -188,14 +183,14 @@ class VariationalAutoencoder(TrainableModule):
             self.scaled_log_noise = nn.Parameter(torch.zeros(n_variances))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and log-variances of q(z|x), (batch, n_features) -> 2 x (batch, n_components)."""
+        """Means and variances of q(z|x), (batch, n_features) -> 2 x (batch, n_components)."""
         mean, logit = self.encoder(x).to(x.dtype).chunk(2, dim=-1)
-        return mean, log_variance_of(logit + self.logit)
+        return mean, posterior_variance(logit + self.logit)
 
     def posterior_moments(self, x: Tensor) -> Tensor:
         """Means and standard deviations side by side, (batch, 2 * n_components)."""
-        mean, log_variance = self.posterior(x)
-        return torch.cat([mean, torch.exp(log_variance / 2.0)], dim=-1)
+        mean, variance = self.posterior(x)
+        return torch.cat([mean, variance.sqrt()], dim=-1)
 
     def encode(self, x: Tensor) -> Tensor:
         """(batch, n_features) -> (batch, n_components), the posterior mean."""
@@ -259,8 +254,8 @@ class VariationalAutoencoder(TrainableModule):
         draws are the same in every call, with their opposites, so that what is monitored is
         comparable from one epoch to the next.
         """
-        mean, log_variance = self.posterior(x)
-        std = torch.exp(log_variance / 2.0)
+        mean, variance = self.posterior(x)
+        std = variance.sqrt()
         if self.training:
             noise = std * torch.randn_like(std)
             reconstruction = self.negative_log_likelihood(mean + noise, x)
@@ -273,7 +268,7 @@ class VariationalAutoencoder(TrainableModule):
                 self.negative_log_likelihood(z, x) for z in (mean + noise, mean - noise)
             )
             reconstruction = (above + below) / 2.0
-        return torch.stack([reconstruction, kl_divergence(mean, log_variance)], dim=-1)
+        return torch.stack([reconstruction, kl_divergence(mean, variance)], dim=-1)
 
     def by_hand(self, precision: str) -> Callable[[Rows], Tensor] | None:
         """Give what `TrainableModule` says, if both networks are dense."""
@@ -283,6 +278,9 @@ class VariationalAutoencoder(TrainableModule):
         if self._loss != "bernoulli":
             decoder = Chain([decoder, Activated(type(self.output_activation))])
         logit_offset, logit_gradient = own_weights(self.logit)
+        noise_gradient: Tensor | None = None
+        if hasattr(self, "scaled_log_noise"):
+            _, noise_gradient = own_weights(self.scaled_log_noise)
 
         def loss_and_gradients(batch: Rows) -> Tensor:
             (x,) = batch.tensors
@@ -291,29 +289,29 @@ class VariationalAutoencoder(TrainableModule):
             if batch.weights is not None:
                 share = share * batch.weights[:, None]  # (batch, 1)
             mean, logit = encoder.forward(x).chunk(2, dim=-1)  # (batch, n_components)
-            logit = logit + logit_offset
-            log_variance = log_variance_of(logit)
-            noise = torch.exp(log_variance / 2.0)
-            noise *= torch.randn_like(noise)
+            sigmoid = torch.sigmoid(logit + logit_offset)
+            variance = sigmoid + SMALLEST_VARIANCE
+            noise = variance.sqrt().mul_(torch.randn_like(variance))
             output = decoder.forward(mean + noise)
-            variance = self.noise_variance()
-            if variance is None:
+            noise_variance = self.noise_variance()
+            if noise_variance is None:
                 nats, by_output = bernoulli_and_derivative(output, x, share)
             else:
-                nats, by_output, by_variance = gaussian_and_derivatives(
-                    output, x, share, variance.detach()
+                noise_variance = noise_variance.detach()
+                nats, by_output, by_noise_variance = gaussian_and_derivatives(
+                    output, x, share, noise_variance
                 )
+                if noise_gradient is not None:
+                    slope = LOG_VARIANCE_SCALE * (noise_variance - VARIANCE_FLOOR)
+                    noise_gradient.add_(by_noise_variance * slope)
             by_z = decoder.backward(by_output)
             kl_share = self._warm_beta * share
-            by_log_variance = (by_z * noise + kl_share * (log_variance.exp() - 1.0)) / 2.0
-            by_logit = by_log_variance * log_variance_slope(logit, log_variance)
+            # Of the logarithm of the variance: noise is its root times what was drawn.
+            by_log_variance = noise.mul_(by_z).add_((variance - 1.0).mul_(kl_share)).mul_(0.5)
+            by_logit = aten.sigmoid_backward.default(by_log_variance.div_(variance), sigmoid)
             logit_gradient.add_(by_logit.sum(dim=0))
             encoder.accumulate(torch.cat([by_z + kl_share * mean, by_logit], dim=-1))
-            if hasattr(self, "scaled_log_noise"):
-                log_noise, noise_gradient = own_weights(self.scaled_log_noise)
-                slope = LOG_VARIANCE_SCALE * torch.exp(LOG_VARIANCE_SCALE * log_noise)
-                noise_gradient += by_variance * slope
-            losses = torch.stack([nats, kl_divergence(mean, log_variance)], dim=-1)
+            losses = torch.stack([nats, kl_divergence(mean, variance)], dim=-1)
             return (losses if batch.weights is None else losses * batch.weights[:, None]).sum(dim=0)
 
         return loss_and_gradients
@@ -332,8 +330,8 @@ class VariationalAutoencoder(TrainableModule):
 
         The evidence lower bound, or with several samples that of importance weights.
         """
-        mean, log_variance = self.posterior(x)
-        std = torch.exp(log_variance / 2.0)
+        mean, variance = self.posterior(x)
+        std = variance.sqrt()
         weighted = n_importance_samples > 1
         if weighted:
             points = normal_points(mean.shape[1], n_importance_samples)
@@ -348,14 +346,14 @@ class VariationalAutoencoder(TrainableModule):
             log_weight = log_weight.reshape(len(chunk), n_rows)
             if weighted:
                 # log p(z) - log q(z|x)
-                log_ratio = (torch.square(chunk)[:, None] + log_variance - torch.square(z)) / 2.0
+                log_ratio = (torch.square(chunk)[:, None] + variance.log() - torch.square(z)) / 2.0
                 log_weight = log_weight + log_ratio.sum(dim=-1)
                 bound = torch.logaddexp(bound, log_weight.logsumexp(dim=0))
             else:
                 bound += log_weight.sum(dim=0)
         if weighted:
             return bound - math.log(n_points)
-        return bound / n_points - kl_divergence(mean, log_variance)
+        return bound / n_points - kl_divergence(mean, variance)
 
 
 def probabilistic_pca(
@@ -430,9 +428,9 @@ class VAETransformer(BaseAutoencoder):
         Otherwise one of `skae.networks`, or any callable ``(n_features, n_components) -> (encoder,
         decoder)`` that returns two `torch.nn.Module`, of (batch, n_features) -> (batch,
         n_components) and back. It is called twice: with ``2 * n_components``, for an encoder that
-        gives means and log-variances, and with `n_components`, for the decoder. The parameters
-        of the dense network then stay at their defaults, and `init` has no effect. A callable must
-        be picklable if the estimator is to be.
+        gives means and logits of variances, and with `n_components`, for the decoder. The
+        parameters of the dense network then stay at their defaults, and `init` has no effect. A
+        callable must be picklable if the estimator is to be.
     init : {"pca", "random"}, default="pca"
         Start of the dense network. "pca" gives encoder and decoder a linear path beside the
         non-linear one, and puts the paths at the solution of probabilistic PCA of all rows. Where
@@ -513,7 +511,7 @@ class VAETransformer(BaseAutoencoder):
     ----------
     module_ : torch.nn.Module
         The trained network, on the CPU and in evaluation mode. Its child `encoder` gives means and
-        unbounded log-variances of the posterior, its child `decoder` is that of the code.
+        logits of variances of the posterior, its child `decoder` is that of the code.
     n_components_ : int
         Length of the code.
     noise_variance_ : float, ndarray of shape (`n_features_in_`,) or None

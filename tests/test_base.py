@@ -287,6 +287,19 @@ def test_small_dense_networks_train_on_one_thread(X, monkeypatch):
         assert torch.get_num_threads() == 2
 
 
+def test_few_rows_are_encoded_on_one_thread(X, monkeypatch):
+    monkeypatch.setattr("skae._base.PARALLEL_STEP", 2**14)
+    seen = []
+    estimator = small(max_iter=1).fit(X)
+    estimator.module_.encoder.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    with threads(2):
+        estimator.transform(X.astype(np.float32))
+        estimator.transform(np.zeros((1000, 4), dtype=np.float32))
+        assert torch.get_num_threads() == 2
+    assert seen[0] == 1
+    assert set(seen[1:]) == {2}
+
+
 def linear_network(n_features, n_components):
     return nn.Linear(n_features, n_components), nn.Linear(n_components, n_features)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skae import AutoencoderTransformer, DenoisingAutoencoder
+from skae import AutoencoderOutlierDetector, AutoencoderTransformer, DenoisingAutoencoder
 from skae._recording import N_WARM_UP
 from skae.networks import RecurrentNetwork
 
@@ -128,3 +128,12 @@ def test_recurrent_networks_train_without_a_warning(X):
     network = RecurrentNetwork(sequence_shape=(10, 2), hidden_size=8)
     estimator = AutoencoderTransformer(2, network=network, max_iter=2, device="cuda")
     assert np.isfinite(estimator.fit(X).score(X))
+
+
+def test_the_outlier_detector_scores_on_cuda_as_on_the_cpu(X):
+    detector = AutoencoderOutlierDetector(device="cuda", random_state=0).fit(X)
+    assert detector.estimator_.device_ == "cuda"
+    other = pickle.loads(pickle.dumps(detector))
+    other.estimator_.device_ = "cpu"
+    assert_allclose(detector.score_samples(X), other.score_samples(X), rtol=1e-5)
+    assert_allclose(detector.explain(X[:5]), other.explain(X[:5]), rtol=1e-4, atol=1e-6)

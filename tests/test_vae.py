@@ -23,12 +23,11 @@ from skae import VAETransformer
 from skae._losses import VARIANCE_FLOOR
 from skae._vae import (
     LARGEST_LOGIT,
-    LOG_VARIANCE_BOUND,
     cubature_points,
     kl_divergence,
-    log_variance_of,
     logit_of,
     normal_points,
+    posterior_variance,
 )
 from skae.networks import Conv2dNetwork, RecurrentNetwork
 
@@ -60,10 +59,10 @@ def trained(iris):
 
 
 def test_divergence_is_that_of_normal_distributions():
-    mean, log_variance = torch.randn(2, 20, 3, generator=torch.Generator().manual_seed(0))
-    posterior = Normal(mean, torch.exp(log_variance / 2.0))
+    mean, variance = torch.rand(2, 20, 3, generator=torch.Generator().manual_seed(0))
+    posterior = Normal(mean, variance.sqrt())
     desired = kl_of_distributions(posterior, Normal(0.0, 1.0)).sum(dim=-1)
-    assert_allclose(kl_divergence(mean, log_variance), desired, rtol=1e-5)
+    assert_allclose(kl_divergence(mean, variance), desired, rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=30)
@@ -85,20 +84,21 @@ def test_points_for_importance_sampling_are_standard_normal():
     assert_array_equal(points[:10], normal_points(3, 10))
 
 
-def test_log_variance_is_smooth_and_bounded():
+def test_the_variance_is_smooth_and_bounded():
     logit = torch.linspace(-1e4, 1e4, 20001, dtype=torch.float64, requires_grad=True)
-    log_variance = log_variance_of(logit)
-    assert log_variance.min() >= -LOG_VARIANCE_BOUND
-    assert log_variance.max() <= 0.0
-    (slope,) = torch.autograd.grad(log_variance.sum(), logit)
+    variance = posterior_variance(logit)
+    assert variance.min() >= np.exp(-20.0)
+    assert variance.max() <= 1.0 + 1e-8
+    (slope,) = torch.autograd.grad(variance.log().sum(), logit)
     assert (slope >= 0.0).all()
     assert slope.max() < 1.0
 
 
-def test_logit_inverts_the_log_variance():
-    logit = torch.linspace(-12.0, LARGEST_LOGIT, 50, dtype=torch.float64)
-    assert_allclose(logit_of(log_variance_of(logit).exp()), logit, rtol=1e-6)
+def test_logit_inverts_the_variance():
+    logit = torch.linspace(-14.0, LARGEST_LOGIT, 50, dtype=torch.float64)
+    assert_allclose(logit_of(posterior_variance(logit)), logit, rtol=1e-6)
     assert logit_of(torch.ones(1)) == LARGEST_LOGIT
+    assert torch.isfinite(logit_of(torch.zeros(1)))
 
 
 # The anchor
