@@ -76,7 +76,7 @@ weights = {"PCA": models["PCA"].components_}
 for name in ("linear", "logistic"):
     weights[name] = models[name].module_.encoder[0].weight.detach().numpy()
 scaled = {name: w / np.linalg.norm(w, axis=1, keepdims=True) for name, w in weights.items()}
-limit = max(np.abs(w).max() for w in scaled.values())
+limit = np.quantile(np.abs(np.concatenate(list(scaled.values()))), 0.99)
 tables = {name: w[:10] for name, w in scaled.items()}
 display = ReconstructionDisplay(tables, image_shape=images.shape)
 display.plot(style_kwargs={"cmap": "RdBu_r", "vmin": -limit, "vmax": limit})

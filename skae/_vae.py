@@ -433,10 +433,10 @@ class VAETransformer(BaseAutoencoder):
         callable must be picklable if the estimator is to be.
     init : {"pca", "random"}, default="pca"
         Start of the dense network. "pca" gives encoder and decoder a linear path beside the
-        non-linear one, and puts the paths at the solution of probabilistic PCA of all rows. Where
-        training does not raise the monitored bound by more than its standard error, that is what
-        `fit` returns. With a logistic output the start is PCA to first order. "random" is the plain
-        network.
+        non-linear one, and puts the paths at the solution of probabilistic PCA of the rows that are
+        trained on. Where training does not raise the monitored bound by more than its standard
+        error, `fit` returns that of all rows. With a logistic output the start is PCA to first
+        order. "random" is the plain network.
     use_bias : bool, default=True
         Whether layers add a bias. If False, centre the columns of X.
     loss : {"squared_error", "bernoulli", "gaussian"}, default="squared_error"

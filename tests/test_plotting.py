@@ -243,6 +243,15 @@ def test_values_of_points_have_contrast(style):
         assert contrast(color, ax.get_facecolor()) > 2.0
 
 
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+def test_empty_pixels_are_of_the_colour_of_the_background(style):
+    with plt.style.context(style):
+        display = ReconstructionDisplay({"original": np.eye(4)}, image_shape=(2, 2)).plot()
+        image = display.artists_["original"][0]
+    assert contrast(image.cmap(0.0), display.figure_.get_facecolor()) == 1.0
+    assert contrast(image.cmap(1.0), display.figure_.get_facecolor()) == 21.0
+
+
 def test_a_hundred_categories_look_different():
     assert len({tuple(category_style(number).values()) for number in range(100)}) == 100
 
