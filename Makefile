@@ -8,7 +8,7 @@ FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .PHONY: bench demo test lint docs clean
 
-demo: $(VENV)/installed-test
+demo: $(VENV)/installed-plot
 	$(BIN)/python examples/save_figures.py examples/plot_digits_pipeline.py demo
 
 test: $(VENV)/installed-test
