@@ -86,8 +86,9 @@ def to_tensor(
 
 
 # Multiply-adds by the weights in one training step of a dense network, from which more than one
-# thread pays. Operators of a smaller one are over before a second thread has begun, and where the
-# cores have other work, threads that wait for each other make a fit many times slower.
+# thread pays. Measured on two idle cores, a step with two threads takes 1.18 times as long as with
+# one at 2**17, 1.04 at 2**21, 0.96 at 2**21.5 and 0.88 at 2**23; and where the cores have other
+# work, threads that wait for each other make a fit many times slower.
 PARALLEL_STEP = 2**22
 
 
