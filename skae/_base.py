@@ -357,12 +357,12 @@ class BaseAutoencoder(
         building_seed, training_seed = self._draw_seeds(history)
         with private_random_state(building_seed, CPU):
             all_rows = to_rows(X, X_clean, weights)
-            n_components = self._count_components(all_rows, continued)
+            n_components, linear = self._count_components(all_rows, continued)
             if self._holds_out_from_start:
                 rows, validation_rows = self._split(all_rows)
                 module = self._start(rows, n_components, continued)
             else:
-                module = self._start(all_rows, n_components, continued)
+                module = self._start(all_rows, n_components, continued, linear)
                 rows, validation_rows = self._split(all_rows)
         device = self._resolve_device(module)
 
@@ -391,7 +391,8 @@ class BaseAutoencoder(
             )
             if self._holds_out_from_start and not (is_better or continued):
                 # What is returned instead need not do without the rows that were held out.
-                module, history.best_state = self._start(all_rows, n_components, False), None
+                module = self._start(all_rows, n_components, False, linear)
+                history.best_state = None
             self.__dict__.update(fitted_attributes())
 
     def _pretrain(
@@ -459,8 +460,8 @@ class BaseAutoencoder(
         history = self._history(continued)
         building_seed, training_seed = self._draw_seeds(history)
         with private_random_state(building_seed, CPU):
-            n_components = self._count_components(rows, continued)
-            module = self._start(rows, n_components, continued)
+            n_components, linear = self._count_components(rows, continued)
+            module = self._start(rows, n_components, continued, linear)
         device = self._resolve_device(module)
 
         with (
@@ -576,21 +577,28 @@ class BaseAutoencoder(
     def _is_anchored(self) -> bool:
         return self.init == "pca" and self.network is None
 
-    def _count_components(self, rows: Rows, continued: bool) -> int:
-        """Resolve the parameter ``n_components``."""
+    def _count_components(self, rows: Rows, continued: bool) -> tuple[int, LinearCode | None]:
+        """Resolve the parameter ``n_components``; give PCA of the rows too if that took it."""
         if isinstance(self.n_components, Integral):
-            return int(self.n_components)
+            return int(self.n_components), None
         if continued:
-            return self.n_components_
-        return len(linear_code(*rows.to_numpy(), self.n_components).variances)
+            return self.n_components_, None
+        linear = linear_code(*rows.to_numpy(), self.n_components)
+        return len(linear.variances), linear
 
-    def _start(self, rows: Rows, n_components: int, continued: bool) -> TrainableModule:
-        """Build the module to train, a new one or a copy of the fitted one."""
+    def _start(
+        self, rows: Rows, n_components: int, continued: bool, linear: LinearCode | None = None
+    ) -> TrainableModule:
+        """Build the module to train, a new one or a copy of the fitted one.
+
+        `linear` is PCA of the rows, if it is known.
+        """
         n_features = rows.tensors[-1].shape[1]
         start = None
         if not continued:
-            linear = None
-            if self._is_anchored():
+            if not self._is_anchored():
+                linear = None
+            elif linear is None:
                 linear = linear_code(*rows.to_numpy(), n_components)
             start = Start(rows, linear)
         module = self._build_module(n_features, n_components, start)
