@@ -9,6 +9,8 @@ cores slow each other down; a small network should not need them.
 from __future__ import annotations
 
 import argparse
+import os
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from skae import AutoencoderTransformer
 
 N_EPOCHS = 10
+NOT_CONVERGED = "Stochastic Optimizer"  # begins what MLPRegressor warns of
 
 
 def searches(n_jobs):
@@ -70,6 +73,8 @@ def main():
     parser.add_argument("--json", type=Path, help="file to write the results to")
     arguments = parser.parse_args()
 
+    warnings.filterwarnings("ignore", NOT_CONVERGED)
+    os.environ["PYTHONWARNINGS"] = f"ignore:{NOT_CONVERGED}:UserWarning"  # of the processes
     environment = describe_environment(["torch", "numpy", "scikit-learn", "joblib"])
     print_environment(environment)
     X = StandardScaler().fit_transform(load_digits().data)

@@ -114,26 +114,22 @@ class Autoencoder(TrainableModule):
             x, target = batch.tensors[0], batch.tensors[-1]
             if len(batch.tensors) == 1:
                 x = self.corruption(x)
-            # The share of each row in the mean over the batch.
-            share: float | Tensor = 1.0 / len(x)
-            if batch.weights is not None:
-                share = share * batch.weights[:, None]  # (batch, 1)
             z = encoder.forward(x)
-            losses, by_output, *by_variance = self._loss.with_derivatives(
+            loss, by_output, *by_variance = self._loss.with_derivatives(
                 decoder.forward(z),
                 target,
-                share / x.shape[1],
+                batch.shares(x.shape[1]),
                 *(learned_variance(w) for w, _ in log_variance),
             )
-            losses /= x.shape[1]
             by_z = decoder.backward(by_output)
             if self._sparsity > 0.0:
-                losses += self._sparsity * z.abs().sum(dim=-1)
-                by_z += self._sparsity * share * z.sign()
+                penalty = self._sparsity * batch.shares()
+                loss += (penalty * z.abs()).sum()
+                by_z += penalty * z.sign()
             encoder.accumulate(by_z)
             for (w, gradient), derivative in zip(log_variance, by_variance, strict=True):
                 gradient += derivative * w.exp()
-            return (losses if batch.weights is None else losses * batch.weights).sum()
+            return loss
 
         return loss_and_gradients
 

@@ -43,42 +43,41 @@ def gaussian(output: Tensor, target: Tensor, variance: Tensor) -> Tensor:
     return (torch.log(2.0 * math.pi * variance) + torch.square(output - target) / variance) / 2.0
 
 
-# Below, `share` is the weight of each row in a sum over the batch, a number or (batch, 1). Much of
-# it works in place: memory of the size of a batch costs more than the arithmetic on it.
+# Below, `shares` are the weights of the rows in a sum over the batch, (batch, 1). Much of it works
+# in place: memory of the size of a batch costs more than the arithmetic on it.
 
 
 def squared_error_and_derivative(
-    output: Tensor, target: Tensor, share: float | Tensor
+    output: Tensor, target: Tensor, shares: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`squared_error` summed over the features, and the derivative by the output."""
+    """Weighted sum of `squared_error`, and its derivative by the output."""
     residual = output - target
-    return torch.square(residual).sum(dim=-1), residual.mul_(2.0 * share)
+    weighted = residual * shares
+    total = torch.dot(residual.view(-1), weighted.view(-1))
+    return total, weighted.add_(weighted)
 
 
 def bernoulli_and_derivative(
-    logits: Tensor, target: Tensor, share: float | Tensor
+    logits: Tensor, target: Tensor, shares: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`bernoulli` summed over the features, and the derivative by the logits."""
-    return (
-        bernoulli(logits, target).sum(dim=-1),
-        torch.sigmoid(logits).sub_(target).mul_(share),
-    )
+    """Weighted sum of `bernoulli`, and its derivative by the logits."""
+    total = torch.mv(bernoulli(logits, target).T, shares.view(-1)).sum()
+    return total, torch.sigmoid(logits).sub_(target).mul_(shares)
 
 
 def gaussian_and_derivatives(
-    output: Tensor, target: Tensor, share: float | Tensor, variance: Tensor
+    output: Tensor, target: Tensor, shares: Tensor, variance: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`gaussian` summed over the features, and the derivatives by the output and the variance.
+    """Weighted sum of `gaussian`, and its derivatives by the output and the variance.
 
     The last one has the shape of the variance, (n_features,) or (1,).
     """
     residual = output - target
-    by_output = residual / variance
-    squared = residual.mul_(by_output)  # in units of the variance
-    log_volume = torch.log(2.0 * math.pi * variance).mean() * output.shape[-1]
-    losses = (squared.sum(dim=-1) + log_volume) / 2.0
-    excess = squared.sub_(1.0).mul_(share).sum_to_size(variance.shape)
-    return losses, by_output.mul_(share), excess / (-2.0 * variance)
+    by_output = residual * (shares / variance)
+    squared = residual.mul_(by_output).sum_to_size(variance.shape)  # in units of the variance
+    n_cells = shares.sum() * (output.shape[-1] // len(variance))  # that share a variance
+    total = torch.addcmul(squared, n_cells, torch.log(2.0 * math.pi * variance)).sum() / 2.0
+    return total, by_output, (n_cells - squared).div_(variance + variance)
 
 
 def squared_jacobian_norm(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -119,9 +118,8 @@ class Loss(NamedTuple):
     If `learns_variance`, a third argument is the variance of each feature."""
 
     with_derivatives: Callable[..., tuple[Tensor, ...]]
-    """(decoder's output, target, share of each row in a sum over the batch) -> loss of each row,
-    summed over the features, (batch,), and the derivative of the sum over the batch by the output,
-    (batch, n_features).
+    """(decoder's output, target, weight of each row (batch, 1)) -> weighted sum of the loss over
+    rows and features, (), and its derivative by the output, (batch, n_features).
 
     If `learns_variance`, a fourth argument is the variance of each feature, and a third result the
     derivative by it, (n_features,)."""

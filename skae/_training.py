@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice, repeat
 from typing import Any, Protocol
 
@@ -57,8 +57,8 @@ class TrainableModule(nn.Module):
     def by_hand(self, precision: str) -> Callable[[Rows], Tensor] | None:
         """Give a function that does the work of `differentiate`, if the module has a faster one.
 
-        It takes a batch in training mode, returns the sum of its losses, or of each part, times
-        their weights, and adds the derivatives of the mean loss to the ``grad`` of the weights.
+        It takes a batch in training mode, returns the weighted mean of its losses, or of each part,
+        and adds the derivatives of that mean to the ``grad`` of the weights.
         """
         return None
 
@@ -128,6 +128,13 @@ class Rows:
         weights = repeat(None) if self.weights is None else self.weights.split(size)
         return map(Rows, pieces, weights)
 
+    def shares(self, n_parts: int = 1) -> Tensor:
+        """Give the share of each row, or of one of its parts, in the weighted mean, (n_rows, 1)."""
+        if self.weights is None:
+            values = self.tensors[0]
+            return equal_shares(len(values), n_parts, values.dtype, values.device)
+        return self.weights[:, None] / (len(self) * n_parts)
+
     @property
     def bytes_per_row(self) -> int:
         """Size of a dense float32 row of all tensors."""
@@ -148,6 +155,12 @@ class Rows:
     def _map(self, function: Callable[[Any], Any]) -> Rows:
         weights = None if self.weights is None else function(self.weights)
         return Rows(tuple(function(tensor) for tensor in self.tensors), weights)
+
+
+@lru_cache(maxsize=8)
+def equal_shares(n_rows: int, n_parts: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Shares of rows without weights, (n_rows, 1); all batches of a size have the same tensor."""
+    return torch.full((n_rows, 1), 1.0 / (n_rows * n_parts), dtype=dtype, device=device)
 
 
 def constant(learning_rate_init: float, n_steps: int) -> Iterator[float]:
@@ -244,7 +257,7 @@ class Descent:
         self.loss_and_gradients = by_hand or partial(differentiate, module, precision)
 
     def step(self, batch: Rows, rate: float | Tensor) -> Tensor:
-        """Take a step and return the sum of the losses of the batch before it."""
+        """Take a step and return the mean loss of the batch before it, or of each part."""
         self.weights.gradients.zero_()
         loss = self.loss_and_gradients(batch)
         self.solver.step(rate)
@@ -252,11 +265,11 @@ class Descent:
 
 
 def differentiate(module: TrainableModule, precision: str, batch: Rows) -> Tensor:
-    """Add the derivatives of the mean loss to the weights' ``grad``; return the sum of losses."""
+    """Add the derivatives of the mean loss to the weights' ``grad``, and return that mean."""
     with products(precision, batch.device):
-        losses = weighted_losses(module, batch)
-    module.total(losses.mean(dim=0)).backward()
-    return losses.detach().sum(dim=0)
+        loss = weighted_losses(module, batch).mean(dim=0)
+    module.total(loss).backward()
+    return loss.detach()
 
 
 def train(
@@ -416,13 +429,14 @@ def train_epoch(
     with torch.inference_mode(not descent.needs_autograd):  # spares operators their bookkeeping
         if recording is None:
             for batch, rate in zip(batches(rows, batch_size, shuffle), rates, strict=False):
-                total += descent.step(batch, rate)
+                total.add_(descent.step(batch, rate), alpha=len(batch))
         else:
             order = (torch.randperm if shuffle else torch.arange)(len(rows), device=rows.device)
             order, rest = order[: recording.n_rows], order[recording.n_rows :]
-            total += recording.run(order, list(islice(rates, recording.n_batches)))
+            sums = recording.run(order, list(islice(rates, recording.n_batches)))
+            total.add_(sums, alpha=batch_size)
             if len(rest) > 0:
-                total += descent.step(rows.take(rest), next(rates))
+                total.add_(descent.step(rows.take(rest), next(rates)), alpha=len(rest))
     mean = total / len(rows)
     history.loss_curve.append(module.total(mean).item())
     for name, part in zip(module.part_names, mean.reshape(-1).tolist(), strict=False):

@@ -96,6 +96,7 @@ class Affine(Link):
         else:
             self.weight, self.weight_gradient = weights(layer.weight)  # (n_out, n_in)
         self.transposed = self.weight.T
+        self.mixed = self.weight.dtype != self.weight_gradient.dtype
         self.bias, self.bias_gradient = (
             (None, None) if layer.bias is None else weights(layer.bias)  # (n_out,)
         )
@@ -107,9 +108,12 @@ class Affine(Link):
         return torch.addmm(self.bias, x, self.transposed)
 
     def accumulate(self, gradient: Tensor) -> None:
-        self.weight_gradient.addmm_(gradient.T, self.x)
+        if self.mixed:
+            self.weight_gradient += gradient.T @ self.x
+        else:
+            self.weight_gradient.addmm_(gradient.T, self.x)
         if self.bias_gradient is not None:
-            self.bias_gradient += gradient.sum(dim=0)
+            self.bias_gradient += gradient.sum(dim=0, dtype=self.bias_gradient.dtype)
 
     def backward(self, gradient: Tensor) -> Tensor:
         self.accumulate(gradient)
@@ -204,36 +208,28 @@ class Chain(Link):
 
 
 class Rounded(Link):
-    """Of a network in bfloat16: float32 goes in and comes out, and weights stay float32."""
+    """Of a network in bfloat16: rows, weights and gradients are float32 outside."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.copies: dict[Tensor, tuple[Tensor, Tensor]] = {}
-        self.link = make_link(network, self._copy)
+        self.weights: list[Tensor] = []
+        self.rounded: list[Tensor] = []
+        self.link = make_link(network, self._rounded_weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        for parameter, (values, gradients) in self.copies.items():
-            values.copy_(parameter.detach())
-            gradients.zero_()
+        torch._foreach_copy_(self.rounded, self.weights)
         return self.link.forward(x.bfloat16()).float()
 
     def accumulate(self, gradient: Tensor) -> None:
         self.link.accumulate(gradient.bfloat16())
-        self._add_gradients()
 
     def backward(self, gradient: Tensor) -> Tensor:
-        gradient = self.link.backward(gradient.bfloat16()).float()
-        self._add_gradients()
-        return gradient
+        return self.link.backward(gradient.bfloat16()).float()
 
-    def _copy(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
-        if parameter not in self.copies:
-            copy = parameter.detach().bfloat16()
-            self.copies[parameter] = copy, torch.zeros_like(copy)
-        return self.copies[parameter]
-
-    def _add_gradients(self) -> None:
-        for parameter, (_, gradients) in self.copies.items():
-            own_weights(parameter)[1].add_(gradients)
+    def _rounded_weights(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        weights, gradient = own_weights(parameter)
+        self.weights.append(weights)
+        self.rounded.append(weights.bfloat16())
+        return self.rounded[-1], gradient
 
 
 def make_link(module: nn.Module, weights: Weights) -> Link:
