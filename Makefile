@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # Fashion-MNIST; without it benchmarks make up images.
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
+# Extra that `make bench` installs: bench-peers adds the libraries to compare with.
+BENCH ?= bench
+
 .PHONY: bench demo test lint docs clean
 
 demo: $(VENV)/installed-plot
@@ -22,7 +25,7 @@ lint: $(VENV)/installed-test
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-bench: $(VENV)/installed-bench
+bench: $(VENV)/installed-$(BENCH)
 	$(BIN)/python benchmarks/training.py $(addprefix --data ,$(wildcard $(FASHION_MNIST)))
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/search.py

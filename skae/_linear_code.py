@@ -13,7 +13,7 @@ from skae._linalg import (
     top_eigenpairs,
     zero_out_rounding,
 )
-from skae._moments import Moments, gram_matrix, project_on_rows
+from skae._moments import Moments, gram_matrix, project_on_rows, threads_of_blas
 
 
 class LinearCode(NamedTuple):
@@ -44,13 +44,14 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
     """
     n_samples, n_features = X.shape
     n_directions, n_free = min(n_samples, n_features), max(n_samples - 1, 1)
-    if n_samples >= n_features:
-        moments = Moments.from_rows(X, sample_weight)
-        mean, matrix = moments.mean, moments.scatter
-    else:
-        mean, matrix = gram_matrix(X, sample_weight)
+    with threads_of_blas(X):
+        if n_samples >= n_features:
+            moments = Moments.from_rows(X, sample_weight)
+            mean, matrix = moments.mean, moments.scatter
+        else:
+            mean, matrix = gram_matrix(X, sample_weight)
+        variances, vectors = top_eigenpairs(matrix, _n_pairs(n_components, n_directions))
     total = float(matrix.trace())
-    variances, vectors = top_eigenpairs(matrix, _n_pairs(n_components, n_directions))
     variances = zero_out_rounding(variances, n_features * float(np.finfo(X.dtype).eps))
     rank = max(np.count_nonzero(variances), 1)
     if not isinstance(n_components, Integral):

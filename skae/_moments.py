@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,10 @@ _STRIP_ROWS = 256
 # From this many multiplications on, float32 data is multiplied in float32: below, float64 is as
 # fast, because what is measured then is not the arithmetic.
 _LARGE_PRODUCT = 10**8
+# Up to this size an eigenproblem takes BLAS as long with one thread as with two.
+_ONE_THREAD_EIGENPROBLEM = 512
+# Below this many multiplications, products and eigenproblem are over before it matters.
+_SMALL_PROBLEM = 2**24
 # Wider matrices keep BLAS's own threads busy, and would take much memory in every thread.
 _MAX_THREADED_WIDTH = 2048
 # A sparse column whose squared mean is larger than this many variances has less than one zero in
@@ -376,6 +381,19 @@ def centred_rows(
         if sample_weight is not None:
             block *= np.sqrt(sample_weight[rows])[:, np.newaxis]
         yield rows, block.astype(dtype, copy=False)
+
+
+def threads_of_blas(X: Any) -> AbstractContextManager[Any]:
+    """Context in which BLAS has one thread, if more than one does not help.
+
+    NumPy and SciPy have a BLAS each. Threads of theirs that have done their work wait for more for
+    some milliseconds without sleeping, and are in the way of each other and of those below:
+    a fit then takes up to twice as long.
+    """
+    smaller = min(X.shape)
+    if smaller > _ONE_THREAD_EIGENPROBLEM or X.shape[0] * X.shape[1] * smaller < _SMALL_PROBLEM:
+        return nullcontext()
+    return _get_threadpool_controller().limit(limits=1, user_api="blas")
 
 
 def _slices(length: int, step: int) -> Iterator[slice]:

@@ -40,6 +40,7 @@ from skae._moments import (
     gram_matrix,
     product_dtype_for,
     project_on_rows,
+    threads_of_blas,
 )
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
@@ -1092,7 +1093,8 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             min(max(n_positive - 1, 1), n_features),
             device,
         )
-        decomposition = SOLVERS[solver](problem, self)
+        with threads_of_blas(X):
+            decomposition = SOLVERS[solver](problem, self)
         dtype = X.dtype if X.dtype == np.float32 else np.dtype(np.float64)
         self._store(decomposition, self.n_components, limit, weight, dtype)
         self._fit_svd_solver = solver
