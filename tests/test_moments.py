@@ -12,10 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import sparse
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import skae
 from skae import _moments
-from skae._moments import Moments, column_means, gram_matrix, product_dtype_for, project_on_rows
+from skae._moments import (
+    Moments,
+    column_means,
+    gram_matrix,
+    product_dtype_for,
+    project_on_rows,
+    threads_of_blas,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -277,3 +285,17 @@ def test_products_on_a_gpu_are_not_rounded_to_tensorfloat32(precision):
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
     assert product.dtype == (torch.float64 if precision == "tf32" else torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((20_000, 100), {1}), ((100, 20_000), {1}), ((200, 10), {2}), ((20_000, 1000), {2})],
+)
+def test_blas_has_one_thread_where_more_do_not_help(shape, expected):
+    def n_threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        with threads_of_blas(np.broadcast_to(0.0, shape)):
+            assert n_threads() == expected
+        assert n_threads() == {2}
