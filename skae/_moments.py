@@ -393,6 +393,10 @@ def threads_of_blas(X: Any) -> AbstractContextManager[Any]:
     smaller = min(X.shape)
     if smaller > _ONE_THREAD_EIGENPROBLEM or X.shape[0] * X.shape[1] * smaller < _SMALL_PROBLEM:
         return nullcontext()
+    return _one_thread_of_blas()
+
+
+def _one_thread_of_blas() -> AbstractContextManager[Any]:
     return _get_threadpool_controller().limit(limits=1, user_api="blas")
 
 
@@ -427,17 +431,19 @@ def _dense_moments(
     """Centre and multiply each block; then account for the distances between their means."""
     n_samples, n_features = X.shape
     slices = list(_slices(n_samples, _block_rows(n_features, dtype.itemsize)))
-    if device.type == "cpu":
-        block_weights, block_means, scatter = _within_blocks(X, weights, dtype, slices)
-    else:
-        block_weights, block_means, scatter = _within_streamed_blocks(
-            X, weights, dtype, slices, device
-        )
-    weight = block_weights.sum()
-    mean = block_weights @ block_means / max(weight, np.finfo(float).tiny)
-    if len(slices) > 1:
-        distances = (block_means - mean) * np.sqrt(block_weights)[:, np.newaxis]
-        scatter += torch.from_numpy(distances.T @ distances).to(device)
+    in_threads = _n_threads(len(slices), n_features) > 1
+    with _one_thread_of_blas() if in_threads else nullcontext():
+        if device.type == "cpu":
+            block_weights, block_means, scatter = _within_blocks(X, weights, dtype, slices)
+        else:
+            block_weights, block_means, scatter = _within_streamed_blocks(
+                X, weights, dtype, slices, device
+            )
+        weight = block_weights.sum()
+        mean = block_weights @ block_means / max(weight, np.finfo(float).tiny)
+        if len(slices) > 1:
+            distances = (block_means - mean) * np.sqrt(block_weights)[:, np.newaxis]
+            scatter += torch.from_numpy(distances.T @ distances).to(device)
     return float(weight), torch.from_numpy(mean), scatter
 
 
@@ -478,8 +484,8 @@ def _in_threads(work: Callable[[list[int]], Any], n_blocks: int, width: int) -> 
     list
         The result of each share.
     """
-    n_threads = min(_openmp_effective_n_threads(), n_blocks)
-    if n_threads == 1 or width > _MAX_THREADED_WIDTH:
+    n_threads = _n_threads(n_blocks, width)
+    if n_threads == 1:
         return [work(list(range(n_blocks)))]
 
     def quietly(share: list[int]) -> Any:
@@ -487,11 +493,12 @@ def _in_threads(work: Callable[[list[int]], Any], n_blocks: int, width: int) -> 
             return work(share)
 
     shares = [share.tolist() for share in np.array_split(np.arange(n_blocks), n_threads)]
-    with (
-        _get_threadpool_controller().limit(limits=1, user_api="blas"),
-        ThreadPoolExecutor(n_threads) as pool,
-    ):
+    with _one_thread_of_blas(), ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(quietly, shares))
+
+
+def _n_threads(n_blocks: int, width: int) -> int:
+    return 1 if width > _MAX_THREADED_WIDTH else min(_openmp_effective_n_threads(), n_blocks)
 
 
 def _scatter_of_blocks(
