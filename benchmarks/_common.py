@@ -80,10 +80,40 @@ def run_in_turns(
     names = list(contestants)
     for number in range(repeats):
         for name in names if number % 2 == 0 else reversed(names):
-            start = time.perf_counter()
-            result = contestants[name](number)
-            runs[name].append(Run(time.perf_counter() - start, result))
+            runs[name].append(timed(contestants[name], number))
     return runs
+
+
+def run_in_pairs(
+    one: Callable[[int], Any], others: dict[str, Callable[[int], Any]], repeats: int
+) -> dict[str, list[tuple[Run, Run]]]:
+    """Run each of the others right beside a run of the one, `repeats` times over.
+
+    The speed of a machine drifts within seconds, and more for memory than for arithmetic. A ratio
+    of neighbours notices least of it. Which of the two comes first changes from round to round.
+
+    Returns
+    -------
+    dict of str to list of (Run, Run)
+        The runs of the one and of the other that were neighbours.
+    """
+    pairs: dict[str, list[tuple[Run, Run]]] = {name: [] for name in others}
+    for number in range(repeats):
+        for name, other in others.items():
+            if number % 2 == 0:
+                first = timed(one, number)
+                pairs[name].append((first, timed(other, number)))
+            else:
+                first = timed(other, number)
+                pairs[name].append((timed(one, number), first))
+    return pairs
+
+
+def timed(function: Callable[[int], Any], number: int) -> Run:
+    """Call a function with a number."""
+    start = time.perf_counter()
+    result = function(number)
+    return Run(time.perf_counter() - start, result)
 
 
 def median(values: Iterable[float]) -> float:

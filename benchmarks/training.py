@@ -6,10 +6,11 @@ The same network, optimizer, batch size and number of epochs for every contestan
 * 784-128-64-128-784 on 60,000 rows, squared error, batches of 256: images;
 * 784-32-784 on 60,000 rows, binary cross-entropy, batches of 256: images.
 
-The clock runs from the NumPy array to the trained network. "products" are the matrix products of
-a training step and nothing else, the floor that no library gets below. "skae, PCA start" has a
-linear path beside the network and so more products; its floor is "products, PCA start". Libraries
-that are not installed are left out; `pip install -e ".[bench-peers]"` installs them.
+Every run is timed right beside one of skae, and the ratios are those of neighbours. The clock runs
+from the NumPy array to the trained network. "products" are the matrix products of a training step
+and nothing else, the floor that no library gets below. "skae, PCA start" has a linear path beside
+the network and so more products; its floor is "products, PCA start". Libraries that are not
+installed are left out; `pip install -e ".[bench-peers]"` installs them.
 
     python benchmarks/training.py --data /usr/share/datasets/fashion-mnist
 
@@ -35,7 +36,7 @@ from _common import (
     median,
     print_environment,
     read_fashion_mnist,
-    run_in_turns,
+    run_in_pairs,
     write_json,
 )
 from sklearn.neural_network import MLPRegressor
@@ -256,14 +257,22 @@ def mean_loss(X, reconstruct, loss):
 
 
 def compare(X, X_test, problem, epochs, repeats):
-    """Microseconds per step and test loss of all contestants, medians over the repeats."""
+    """Microseconds per step, ratio to skae and test loss of all, medians over the repeats."""
     n_steps = epochs * -(-len(X) // problem.batch_size)
     for _, train in contestants(X[:1024], problem, 1):  # sets up threads and kernels
         train(seed=0)
-    runs = run_in_turns(dict(contestants(X, problem, epochs)), repeats)
+    others = dict(contestants(X, problem, epochs))
+    pairs = run_in_pairs(others.pop("skae"), others, repeats)
+    runs = {"skae": [own for name in pairs for own, _ in pairs[name]]}
+    runs |= {name: [other for _, other in neighbours] for name, neighbours in pairs.items()}
+    ratios = {
+        name: median(other.seconds / own.seconds for own, other in neighbours)
+        for name, neighbours in pairs.items()
+    }
     return {
         name: {
             "microseconds": median(run.seconds / n_steps * 1e6 for run in own_runs),
+            "ratio": ratios.get(name, 1.0),
             "test loss": None
             if own_runs[0].result is None
             else median(mean_loss(X_test, run.result, problem.loss) for run in own_runs),
@@ -287,7 +296,7 @@ def main():
     print_environment(environment)
     table = made_up_table(15_000)
     images = read_fashion_mnist(arguments.data) if arguments.data else made_up_images(70_000)
-    results, ratios = {}, {}
+    results = {}
     for title in arguments.problems:
         X, X_test = (table[:5000], table[5000:]) if title == "table" else images
         epochs = arguments.epochs or (10 if title == "table" else 2)
@@ -298,13 +307,12 @@ def main():
         for name, result in found.items():
             loss = "" if result["test loss"] is None else f"test loss {result['test loss']:.5f}"
             print(f"  {name:<20} {result['microseconds']:9.1f} microseconds per step   {loss}")
-        own = found["skae"]["microseconds"]
-        ratios[title] = {name: result["microseconds"] / own for name, result in found.items()}
 
-    print("\ntime per step over that of skae (medians)")
-    for title, own_ratios in ratios.items():
-        print(f"  {title}: " + ", ".join(f"{n} {r:.2f}" for n, r in own_ratios.items()))
-    write_json(arguments.json, {"environment": environment, "results": results, "ratios": ratios})
+    print("\ntime per step over that of a run of skae beside it (medians)")
+    for title, found in results.items():
+        ratios = [f"{name} {result['ratio']:.2f}" for name, result in found.items()]
+        print(f"  {title}: " + ", ".join(ratios))
+    write_json(arguments.json, {"environment": environment, "results": results})
 
 
 if __name__ == "__main__":
