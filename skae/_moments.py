@@ -22,9 +22,12 @@ _NARROW_BLOCK_BYTES = 2 << 20
 _WIDE_BLOCK_BYTES = 16 << 20
 # Sequential float32 sums stay within 256 / 2 roundings of the exact ones.
 _STRIP_ROWS = 256
-# From this many multiplications on, float32 data is multiplied in float32: below, float64 is as
-# fast, because what is measured then is not the arithmetic.
+# From this many multiplications on, float32 data is multiplied in float32: below, float64 takes some
+# milliseconds at most, and gives the small variances to seven digits too.
 _LARGE_PRODUCT = 10**8
+# From this many on, a second thread is worth its start: on two cores a fit takes 1.1 times as long
+# with it at 2 to 5 * 10**7, and 0.9 times at 10**8.
+_THREADED_PRODUCT = 10**8
 # Up to this size an eigenproblem takes BLAS as long with one thread as with two.
 _ONE_THREAD_EIGENPROBLEM = 512
 # Below this many multiplications, products and eigenproblem are over before it matters.
@@ -302,7 +305,7 @@ def gram_matrix(
                 return gram
 
             if device.type == "cpu":
-                gram = torch.from_numpy(sum(_in_threads(gram_of, len(slices), X.shape[0])))
+                gram = torch.from_numpy(sum(_in_threads(gram_of, len(slices), X.shape, X.shape[0])))
             else:
                 gram = torch.zeros((X.shape[0], X.shape[0]), dtype=torch.float64, device=device)
                 for columns in slices:
@@ -348,7 +351,7 @@ def project_on_rows(
                 _, block = _centred_columns(X, weights, dtype, slices[number])
                 combined[:, slices[number]] = left @ block
 
-        _in_threads(combine, len(slices), len(left))
+        _in_threads(combine, len(slices), X.shape, len(left))
     return np.multiply(combined, np.sqrt(scale), out=combined)
 
 
@@ -431,7 +434,7 @@ def _dense_moments(
     """Centre and multiply each block; then account for the distances between their means."""
     n_samples, n_features = X.shape
     slices = list(_slices(n_samples, _block_rows(n_features, dtype.itemsize)))
-    in_threads = _n_threads(len(slices), n_features) > 1
+    in_threads = _n_threads(len(slices), X.shape, n_features) > 1
     with _one_thread_of_blas() if in_threads else nullcontext():
         if device.type == "cpu":
             block_weights, block_means, scatter = _within_blocks(X, weights, dtype, slices)
@@ -461,11 +464,13 @@ def _within_blocks(
     def scatter_of(share: list[int]) -> np.ndarray:
         return _scatter_of_blocks(X, weights, dtype, slices, share, block_weights, block_means)
 
-    scatter = sum(_in_threads(scatter_of, len(slices), X.shape[1]))
+    scatter = sum(_in_threads(scatter_of, len(slices), X.shape, X.shape[1]))
     return block_weights, block_means, torch.from_numpy(scatter)
 
 
-def _in_threads(work: Callable[[list[int]], Any], n_blocks: int, width: int) -> list[Any]:
+def _in_threads(
+    work: Callable[[list[int]], Any], n_blocks: int, shape: tuple[int, ...], width: int
+) -> list[Any]:
     """Do work for shares of numbered blocks, in as many threads as there are.
 
     BLAS would use all threads for the products alone, and leave them waiting for the sums and
@@ -476,15 +481,17 @@ def _in_threads(work: Callable[[list[int]], Any], n_blocks: int, width: int) -> 
     work : callable
         Takes the numbers of some blocks.
     n_blocks : int
+    shape : tuple of int
+        Of the data that the blocks make up.
     width : int
-        Of the matrix that each thread needs for itself.
+        Of the matrix that each thread needs for itself, and that the data is multiplied by.
 
     Returns
     -------
     list
         The result of each share.
     """
-    n_threads = _n_threads(n_blocks, width)
+    n_threads = _n_threads(n_blocks, shape, width)
     if n_threads == 1:
         return [work(list(range(n_blocks)))]
 
@@ -497,8 +504,10 @@ def _in_threads(work: Callable[[list[int]], Any], n_blocks: int, width: int) -> 
         return list(pool.map(quietly, shares))
 
 
-def _n_threads(n_blocks: int, width: int) -> int:
-    return 1 if width > _MAX_THREADED_WIDTH else min(_openmp_effective_n_threads(), n_blocks)
+def _n_threads(n_blocks: int, shape: tuple[int, ...], width: int) -> int:
+    if width > _MAX_THREADED_WIDTH or shape[0] * shape[1] * width < _THREADED_PRODUCT:
+        return 1
+    return min(_openmp_effective_n_threads(), n_blocks)
 
 
 def _scatter_of_blocks(
