@@ -22,8 +22,8 @@ _NARROW_BLOCK_BYTES = 2 << 20
 _WIDE_BLOCK_BYTES = 16 << 20
 # Sequential float32 sums stay within 256 / 2 roundings of the exact ones.
 _STRIP_ROWS = 256
-# From this many multiplications on, float32 data is multiplied in float32: below, float64 takes some
-# milliseconds at most, and gives the small variances to seven digits too.
+# From this many multiplications on, float32 data is multiplied in float32: below, float64 takes a
+# few milliseconds at most, and gives the small variances to seven digits too.
 _LARGE_PRODUCT = 10**8
 # From this many on, a second thread is worth its start: on two cores a fit takes 1.1 times as long
 # with it at 2 to 5 * 10**7, and 0.9 times at 10**8.
