@@ -15,7 +15,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import skae
-from skae import _moments
+from skae import PCA, _linear_code, _moments, _pca
 from skae._moments import (
     Moments,
     column_means,
@@ -287,15 +287,49 @@ def test_products_on_a_gpu_are_not_rounded_to_tensorfloat32(precision):
     assert product.dtype == (torch.float64 if precision == "tf32" else torch.float32)
 
 
+def n_threads_of_blas():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [((20_000, 100), {1}), ((100, 20_000), {1}), ((200, 10), {2}), ((20_000, 1000), {2})],
 )
 def test_blas_has_one_thread_where_more_do_not_help(shape, expected):
-    def n_threads():
-        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
-
     with threadpool_limits(2, user_api="blas"):
         with threads_of_blas(np.broadcast_to(0.0, shape)):
-            assert n_threads() == expected
-        assert n_threads() == {2}
+            assert n_threads_of_blas() == expected
+        assert n_threads_of_blas() == {2}
+
+
+@pytest.mark.parametrize(
+    ("room", "solver", "fit"),
+    [
+        (_pca, "principal_axes", lambda X: PCA(2).fit(X)),
+        (_linear_code, "top_eigenpairs", lambda X: _linear_code.linear_code(X, None, 2)),
+    ],
+    ids=["PCA", "start of a network"],
+)
+def test_narrow_eigenproblems_are_solved_with_one_thread_of_blas(monkeypatch, room, solver, fit):
+    seen = []
+
+    def recorded(*arguments, **keywords):
+        seen.append(n_threads_of_blas())
+        return solve(*arguments, **keywords)
+
+    solve = getattr(room, solver)
+    monkeypatch.setattr(room, solver, recorded)
+    with threadpool_limits(2, user_api="blas"):
+        fit(np.random.default_rng(0).normal(size=(4000, 80)))
+    assert seen == [{1}]
+
+
+def test_few_multiplications_are_not_shared_by_threads(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("a pool of threads was started")
+
+    monkeypatch.setattr(_moments, "_openmp_effective_n_threads", lambda: 3)
+    monkeypatch.setattr(_moments, "ThreadPoolExecutor", refuse)
+    Moments.from_rows(np.ones((20_000, 50)))  # several blocks
+    with pytest.raises(AssertionError, match="pool"):
+        Moments.from_rows(np.ones((60_000, 50)))
