@@ -18,12 +18,23 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skae._base import CPU, FLOATS, LARGE_STEP, PARALLEL_STEP, TORCH_DTYPE
-from skae._device import is_available, private_random_state, resolve_device, threads, to_tensor
+from skae._device import (
+    CPU,
+    FLOATS,
+    LARGE_STEP,
+    PARALLEL_STEP,
+    TORCH_DTYPE,
+    is_available,
+    resolve_device,
+    threads,
+    to_tensor,
+)
+from skae._random import generator, normal_like, private_random_numbers, uniform_like
 from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
+from skae._rows import DenseTable, Rows, in_batches
 from skae._sklearn_compat import Interval, _check_sample_weight
-from skae._training import History, Rows, TrainableModule, in_batches, train
+from skae._training import Progress, Settings, TrainableModule, train
 from skae._validation import validate_table
 
 # Rows that others are compared with. More of them cost time in proportion and change little.
@@ -142,17 +153,17 @@ class Experts(TrainableModule):
         along = (z @ self.axes) * (self.gains - self.gain_elsewhere)  # (batch, n_axes)
         return torch.stack([z, squashed, self.gain_elsewhere * z + along @ self.axes.T])
 
-    def loss(self, z: Tensor, fold: Tensor) -> Tensor:
+    def loss(self, x: Tensor, target: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """Sum over the networks of the squared error per feature, (batch,).
 
         A network does not learn from the rows of its own fold. These tell how large the errors
         of new rows are.
         """
-        rows = self.views(z).repeat_interleave(self.n_members, dim=0)
-        levels = torch.empty_like(rows[..., :1]).uniform_(0.0, MAX_NOISE_LEVEL)
-        restored = self.restore(rows + levels * torch.randn_like(rows))
+        rows = self.views(x).repeat_interleave(self.n_members, dim=0)
+        levels = uniform_like(rows[..., :1], 0.0, MAX_NOISE_LEVEL)
+        restored = self.restore(rows + levels * normal_like(rows))
         errors = torch.square(restored - rows).mean(dim=2)  # (n_networks, batch)
-        return (errors * (self.member() != fold)).sum(dim=0)
+        return (errors * (self.member() != target)).sum(dim=0)
 
     def member(self) -> Tensor:
         """Count the networks of each view, (n_networks, 1)."""
@@ -241,7 +252,7 @@ class Experts(TrainableModule):
 def uniform(*shape: int, fan_in: int) -> nn.Parameter:
     """Weights that keep the size of what passes through them, as those of `torch.nn.Linear`."""
     bound = 1.0 / math.sqrt(fan_in)
-    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator(CPU)))
 
 
 def numbers_of_neighbors(n_references: int) -> tuple[int, int]:
@@ -483,7 +494,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         references = z[chosen]
         scaling = scaling_of(references.astype(np.float64))
 
-        with private_random_state(building_seed, CPU):
+        with private_random_numbers(building_seed, CPU):
             module = Experts(self.n_estimators, z.shape[1], len(references), scaling.axes.shape[1])
         for name, array in scaling._asdict().items():
             setattr(module, name, torch.from_numpy(np.asarray(array, dtype=np.float32)))
@@ -491,46 +502,38 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         module.references = torch.from_numpy(references)
 
         rows = Rows(
-            (torch.from_numpy(z), torch.from_numpy(folds)),
+            DenseTable(torch.from_numpy(z)),
+            DenseTable(torch.from_numpy(folds)),
             None if weights is None else torch.from_numpy(weights / weights.mean()).float(),
         )
         n_epochs = math.ceil(N_STEPS / math.ceil(len(rows) / BATCH_SIZE))
         context = self._init_callback_context(max_subtasks=n_epochs)
         step_size = BATCH_SIZE * sum(weight.numel() for weight in module.parameters())
         device = resolve_device(self.device, large=step_size >= LARGE_STEP)
-        history = History()
+        progress = Progress()
 
         def fitted_attributes() -> dict[str, Any]:
             state = module.state_dict()
             return {
                 "_state": {name: w.cpu().numpy().copy() for name, w in state.items()},
-                "loss_curve_": list(history.loss_curve),
+                "loss_curve_": list(progress.loss_curve),
                 "device_": str(device),
             }
 
         with (
             threads(1 if step_size < PARALLEL_STEP else None),
-            private_random_state(training_seed, device),
-            EpochReporter(self, context, X, sample_weight, fitted_attributes) as reporter,
+            private_random_numbers(training_seed, device),
+            EpochReporter(
+                self, context, X=X, sample_weight=sample_weight, fitted_attributes=fitted_attributes
+            ) as reporter,
         ):
-            train(
-                module.to(device),
-                rows.to(device),
-                None,
-                history,
+            settings = Settings(
                 solver="adam",
-                learning_rate="cosine",
                 learning_rate_init=LEARNING_RATE_INIT,
-                alpha=0.0,
                 batch_size=BATCH_SIZE,
                 max_iter=n_epochs,
-                tol=0.0,
-                n_iter_no_change=n_epochs,
-                shuffle=True,
-                precision="float32",
-                never_worse=False,
-                observer=reporter,
             )
+            train(module.to(device), rows.to(device), None, progress, settings, reporter)
             with torch.no_grad():
                 module.to(CPU).calibrate(torch.from_numpy(folds[chosen]))
             self.__dict__.update(fitted_attributes())
