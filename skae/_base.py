@@ -24,6 +24,7 @@ from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skae._decomposition import LinearCode, linear_code
 from skae._device import (
     PARALLEL_STEP,
     copy_to,
@@ -34,7 +35,6 @@ from skae._device import (
     to_tensor,
 )
 from skae._documentation import DocumentationLinkMixin
-from skae._linear_code import LinearCode, linear_code
 from skae._losses import LOSSES, check_support
 from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -155,3 +156,27 @@ def private_random_state(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes of free memory, or None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            kibibytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
+        return int(kibibytes) * 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def matrix_fits(m: int, device: torch.device) -> bool:
+    """Whether there is memory for an m x m float64 matrix, one product and its eigenvectors."""
+    if m <= 4096:  # 128 MiB
+        return True
+    free = available_memory(device)
+    return free is None or 3 * 8 * m * m <= free
