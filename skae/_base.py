@@ -18,6 +18,7 @@ from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skae._decomposition import LinearCode, linear_code
 from skae._device import (
     CPU,
     FLOATS,
@@ -27,7 +28,6 @@ from skae._device import (
     resolve_device,
     threads,
 )
-from skae._linear_code import LinearCode, linear_code
 from skae._losses import LOSSES, check_support
 from skae._module_estimator import ModuleEstimator
 from skae._random import permutation, private_random_numbers, random_numbers_of_the_process

@@ -178,3 +178,11 @@ def is_memory_mapped(X: Any) -> bool:
             return True
         array = array.base
     return False
+
+
+def matrix_fits(m: int, device: torch.device) -> bool:
+    """Whether there is memory for an m x m float64 matrix, one product and its eigenvectors."""
+    if m <= 4096:  # 128 MiB
+        return True
+    free = available_memory(device)
+    return free is None or 3 * 8 * m * m <= free

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder, Start
-from skae._linear_code import LinearCode
+from skae._decomposition import probabilistic_pca
 from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance
 from skae._random import normal_like
 from skae._rows import INFERENCE_BATCH_SIZE, Batch, Rows
@@ -353,47 +353,6 @@ class VariationalAutoencoder(TrainableModule):
         if weighted:
             return bound - math.log(n_points)
         return bound / n_points - kl_divergence(mean, variance)
-
-
-def probabilistic_pca(
-    linear: LinearCode, n_features: int, noise_variance: float | None
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Closed-form linear variational autoencoder of rows.
-
-    Parameters
-    ----------
-    linear : LinearCode
-        PCA of the rows.
-    n_features : int
-    noise_variance : float or None
-        Variance around the linear code; None chooses the most likely one.
-
-    Returns
-    -------
-    loadings : ndarray of shape (rank,)
-        The decoder is ``mean + (loadings * axes)' z``.
-    variances : ndarray of shape (rank,)
-        Of the posterior of z. Its mean is ``(loadings / noise_variance * variances) axes (x -
-        mean)``.
-    noise_variance : float
-
-    References
-    ----------
-    Tipping & Bishop, "Probabilistic principal component analysis", Journal of the Royal
-    Statistical Society B 61 (1999).
-
-    Lucas, Tucker, Grosse & Norouzi, "Don't blame the ELBO! A linear VAE perspective on posterior
-    collapse", NeurIPS (2019).
-    """
-    if noise_variance is None:
-        noise_variance = linear.noise_variance
-        if noise_variance == 0.0 and len(linear.variances) == n_features:
-            # Any value up to the smallest variance gives the same density; the largest one leaves
-            # the network the widest noise to start with.
-            noise_variance = float(linear.variances[-1])
-        noise_variance = max(noise_variance, VARIANCE_FLOOR)
-    excess = np.maximum(linear.variances - noise_variance, 0.0)
-    return np.sqrt(excess), noise_variance / (noise_variance + excess), noise_variance
 
 
 class VAETransformer(BaseAutoencoder):
