@@ -254,6 +254,21 @@ class BaseAutoencoder(
             )
         return float(np.average(scores, weights=weights))
 
+    def expected(self, X: ArrayLike) -> np.ndarray:
+        """Give the value that the model expects in each cell, for `AutoencoderOutlierDetector`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        X_expected : ndarray of shape (n_samples, n_features)
+            What `reconstruct` gives.
+        """
+        return self.reconstruct(X)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
@@ -727,6 +742,27 @@ class BaseAutoencoder(
         # A step multiplies by each weight three times, and this once.
         with threads(self._n_threads(module, X.shape[0] // 3)):
             return in_batches(lambda batch: function(batch, *arguments), X, device)
+
+
+class LossContributionsMixin:
+    """Contributions to a score that is minus the mean of the loss over the features."""
+
+    def contributions(self, X: ArrayLike) -> np.ndarray:
+        """Part of each cell in the outlier score of its row, minus `score_samples`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        contributions : ndarray of shape (n_samples, n_features)
+            Loss of each cell over the number of features. The contributions of a row sum to minus
+            its score.
+        """
+        losses = self.reconstruction_error(X, per_feature=True)  # type: ignore[attr-defined]
+        return losses / losses.shape[1]
 
 
 def count_weights(module: nn.Module) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from skae._autoencoder import Autoencoder, build_autoencoder
-from skae._base import BaseAutoencoder, Start
+from skae._base import BaseAutoencoder, LossContributionsMixin, Start
 from skae._corruption import NOISES
 from skae._device import private_random_state
 from skae._losses import feature_ranges
@@ -100,7 +100,7 @@ def level_range(
     )
 
 
-class DenoisingAutoencoder(BaseAutoencoder):
+class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
     """Autoencoder that learns to restore rows from corrupted copies.
 
     In every training step each row is corrupted anew, and the network is trained to give back the

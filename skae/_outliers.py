@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
-from sklearn import decomposition, get_config
+from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection import KFold, ShuffleSplit
@@ -20,18 +18,23 @@ from sklearn.utils import Tags, check_random_state, get_tags, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from skae._autoencoder import AutoencoderTransformer
-from skae._denoising import DenoisingAutoencoder
+from skae._denoising_ensemble import DenoisingEnsemble
 from skae._documentation import DocumentationLinkMixin
-from skae._pca import PCA
-from skae._recipe import DenoisingEnsemble
+from skae._explanation import (
+    column_names,
+    exact_contributions,
+    expected_values,
+    keep_columns,
+    pipeline_steps,
+    sampled_shapley_values,
+    to_frame,
+)
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
     HasMethods,
     Interval,
     StrOptions,
     _check_sample_weight,
-    _get_feature_names,
     _num_samples,
     _safe_indexing,
 )
@@ -40,14 +43,6 @@ from skae._sklearn_compat import (
 # that is held out to keep it.
 FALSE_ALARM_RATE = 0.05
 CALIBRATION_FRACTION = 0.2
-
-# Of a score that has no exact decomposition: rows to compare with, each with an order of the
-# features and its reverse.
-N_BACKGROUND_ROWS = 16
-MAX_CELLS = 2**22  # of the table that is scored at once
-
-# Models whose score is the log-density of a normal distribution.
-GAUSSIAN_MODELS = (PCA, decomposition.PCA, decomposition.FactorAnalysis)
 
 
 def contamination_threshold(scores: np.ndarray, weights: np.ndarray, share: float) -> float:
@@ -94,145 +89,6 @@ def conformal_threshold(calibration_scores: np.ndarray, weights: np.ndarray, lev
     threshold = thresholds[max(n_small, 1) - 1]
     # It is the score of a row, which among other rows may be another one by rounding.
     return float(threshold - 1e-6 * abs(threshold))
-
-
-def gaussian_contributions(deviation: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """Shapley values of half the squared Mahalanobis distance of each row, (n, n_features).
-
-    A cell that is not in the coalition is at its mean. Two features share what they have in common
-    equally, which leaves the product of the deviation and its weighted sum.
-
-    References
-    ----------
-    Mayrhofer & Filzmoser, "Multivariate outlier explanations using Shapley values and Mahalanobis
-    distances", Econometrics and Statistics (2023).
-    """
-    return 0.5 * deviation * (deviation @ precision)
-
-
-def sampled_shapley_values(
-    outlier_score: Callable[[np.ndarray], np.ndarray],
-    n_rows: int,
-    n_features: int,
-    n_background: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Contributions of features to any score, which sum to it exactly, (n_rows, n_features).
-
-    Cell after cell, in random order, a background row is turned into the row; what a cell adds to
-    the score then is its contribution, on average over background rows and orders. Each order is
-    used in reverse, too, which makes interactions of two features exact. The score of the
-    background rows belongs to no feature and is spread evenly.
-
-    Parameters
-    ----------
-    outlier_score : callable
-        Takes (m, n_features) numbers, each saying which row its cell is of: the background rows
-        come first, then the rows to be explained; gives (m,) scores.
-    n_rows, n_features, n_background : int
-        Sizes.
-    rng : numpy.random.Generator
-        Draws the orders.
-
-    References
-    ----------
-    Štrumbelj & Kononenko, "Explaining prediction models and individual predictions with feature
-    contributions", Knowledge and Information Systems 41 (2014).
-
-    Mitchell, Cooper, Frank & Holmes, "Sampling permutations for Shapley value estimation", Journal
-    of Machine Learning Research 23 (2022). The reversed orders.
-    """
-    contributions = np.zeros((n_rows, n_features))
-    orders = [rng.permutation(n_features) for _ in range(n_background)]
-    size = max(1, MAX_CELLS // ((n_features + 1) * n_features))
-    for start in range(0, n_rows, size):
-        rows = np.arange(start, min(start + size, n_rows))
-        for background, order in enumerate(orders):
-            for features in (order, order[::-1]):
-                place = np.argsort(features)
-                turned = place < np.arange(n_features + 1)[:, np.newaxis]  # (steps, n_features)
-                sources = np.where(
-                    turned[:, np.newaxis], n_background + rows[:, np.newaxis], background
-                )  # (steps, rows, n_features)
-                scores = outlier_score(sources.reshape(-1, n_features)).reshape(-1, len(rows))
-                gains = np.diff(scores, axis=0)  # (n_features, rows), in this order
-                contributions[rows] += gains[place].T + scores[0][:, np.newaxis] / n_features
-    return contributions / (2 * n_background)
-
-
-def exact_contributions(model: Any, X: Any) -> np.ndarray | None:
-    """Contributions of the model's features to its outlier score, if it is a sum by itself."""
-    if hasattr(model, "contributions"):
-        return model.contributions(X)
-    if isinstance(model, AutoencoderTransformer | DenoisingAutoencoder):
-        losses = model.reconstruction_error(X, per_feature=True)
-        return losses / losses.shape[1]
-    if isinstance(model, GAUSSIAN_MODELS):
-        scores = model.score_samples(X)
-        contributions = gaussian_contributions(dense(X) - model.mean_, model.get_precision())
-        # The logarithm of the normalizing constant belongs to no feature.
-        rest = -scores - contributions.sum(axis=1)
-        return contributions + rest[:, np.newaxis] / contributions.shape[1]
-    return None
-
-
-def expected_values(model: Any, X: Any) -> np.ndarray:
-    """Give what the model expects in each cell, in the units of its own input."""
-    if hasattr(model, "expected"):
-        return model.expected(X)
-    if hasattr(model, "reconstruct"):
-        return model.reconstruct(X)
-    if isinstance(model, GAUSSIAN_MODELS):
-        # The mean of a cell given all other cells of its row.
-        precision = model.get_precision()
-        X = dense(X)
-        return X - (X - model.mean_) @ precision / np.diag(precision)
-    raise ValueError(
-        f"expected=True needs a model that tells what it expects: an autoencoder, PCA, or one with "
-        f"a method 'expected' or 'reconstruct'. {type(model).__name__} does not; use "
-        "expected=False."
-    )
-
-
-def pipeline_steps(estimator: Any) -> tuple[list[Any], Any]:
-    """Fitted transformers and the model at the end of a Pipeline, also of nested ones."""
-    transformers: list[Any] = []
-    while isinstance(estimator, Pipeline):
-        *steps, estimator = (step for _, step in estimator.steps)
-        transformers += [step for step in steps if step is not None and step != "passthrough"]
-    return transformers, estimator
-
-
-def keep_columns(transformers: list[Any], names: np.ndarray) -> bool:
-    """Whether each column is still there after the steps, in the same place."""
-    for transformer in transformers:
-        try:
-            if list(transformer.get_feature_names_out(names)) != list(names):
-                return False
-        except (AttributeError, ValueError):
-            return False
-    return True
-
-
-def to_frame(X: Any, names: np.ndarray | None) -> pd.DataFrame:
-    """Table of any kind as a DataFrame, with the types of its columns."""
-    if isinstance(X, pd.DataFrame):
-        return X
-    own_names = _get_feature_names(X)
-    if own_names is not None:
-        return pd.DataFrame({name: np.asarray(X[name]) for name in own_names})
-    X = dense(X)
-    return pd.DataFrame(X, columns=column_names(X.shape[1]) if names is None else names)
-
-
-def dense(X: Any) -> np.ndarray:
-    """Table of any kind as an array."""
-    return X.toarray() if issparse(X) else np.asarray(X)
-
-
-def column_names(n_features: int) -> np.ndarray:
-    """scikit-learn's names for columns that have none."""
-    return np.array([f"x{number}" for number in range(n_features)], dtype=object)
 
 
 def fit_parameters(estimator: Any, sample_weight: np.ndarray | None) -> dict[str, Any]:
@@ -358,6 +214,12 @@ class AutoencoderOutlierDetector(
     >>> contributions.shape
     (48, 13)
     """
+
+    # Of a score that has no exact decomposition: rows to compare with, each with an order of the
+    # features and its reverse.
+    _n_background_rows: ClassVar[int] = 16
+    _max_cells: ClassVar[int] = 2**22
+    """Cells of the table that is scored at once to explain such a score."""
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "estimator": [HasMethods(["fit", "score_samples"]), None],
@@ -682,7 +544,7 @@ class AutoencoderOutlierDetector(
 
         rng = np.random.default_rng(seed)
         shares = self._training_weights / self._training_weights.sum()
-        self._background = _safe_indexing(X, rng.choice(n_rows, N_BACKGROUND_ROWS, p=shares))
+        self._background = _safe_indexing(X, rng.choice(n_rows, self._n_background_rows, p=shares))
         self._seed = seed
         context.call_on_fit_task_end(estimator=self, X=X)
 
@@ -764,4 +626,5 @@ class AutoencoderOutlierDetector(
             n_features=frame.shape[1],
             n_background=len(background),
             rng=np.random.default_rng(self._seed),
+            max_cells=self._max_cells,
         )

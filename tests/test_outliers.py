@@ -35,8 +35,8 @@ from skae import (
     DenoisingAutoencoder,
     VAETransformer,
     _outliers,
-    _recipe,
 )
+from skae._denoising_ensemble import DenoisingEnsemble
 
 SMALL_AE = AutoencoderTransformer(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0)
 SMALL_DAE = DenoisingAutoencoder(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0)
@@ -62,8 +62,8 @@ MORE_ESTIMATORS = {
 @pytest.fixture(autouse=True)
 def little_work(monkeypatch):
     """How well the default model and sampled explanations do is no matter in most tests."""
-    monkeypatch.setattr(_recipe, "N_STEPS", 5)
-    monkeypatch.setattr(_outliers, "N_BACKGROUND_ROWS", 4)
+    monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 5)
+    monkeypatch.setattr(AutoencoderOutlierDetector, "_n_background_rows", 4)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_nested_parameters_are_searched(X):
 
 
 def test_the_default_model_finds_outliers_of_every_scale(monkeypatch):
-    monkeypatch.setattr(_recipe, "N_STEPS", 200)
+    monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 200)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 1)) @ np.ones((1, 5)) + 0.3 * rng.standard_normal((300, 5))
     outliers = np.where(rng.random((50, 5)) < 0.3, -1.0, 1.0) * X[:50]
@@ -463,7 +463,7 @@ def test_contributions_sum_to_the_outlier_score(X, estimator):
 
 @pytest.mark.parametrize("estimator", [None, make_pipeline(StandardScaler(), PCA(2))])
 def test_the_broken_cell_is_found(monkeypatch, X, estimator):
-    monkeypatch.setattr(_recipe, "N_STEPS", 200)
+    monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 200)
     detector = AutoencoderOutlierDetector(estimator, random_state=0).fit(X)
     broken = X.iloc[[3, 60, 130]].copy()
     for place, name in enumerate(X.columns[:3]):
@@ -522,6 +522,23 @@ def test_gaussian_models_expect_the_conditional_mean(X, estimator):
         assert_allclose(expected.iloc[:, j], mean[j] + deviation[:, others] @ slopes, rtol=1e-6)
 
 
+@pytest.mark.parametrize("estimator", [SMALL_AE, SMALL_DAE, PCA(2)], ids=repr)
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_contributions_of_a_model_sum_to_minus_its_score(X, estimator, container):
+    X = container(X.to_numpy())
+    model = clone(estimator).fit(X)
+    contributions, expected = model.contributions(X), model.expected(X)
+    assert contributions.shape == expected.shape == X.shape
+    assert_allclose(contributions.sum(axis=1), -model.score_samples(X), rtol=1e-7)
+    if estimator in (SMALL_AE, SMALL_DAE):
+        assert_array_equal(expected, model.reconstruct(X))
+
+
+def test_a_bound_of_the_density_is_no_sum_over_columns():
+    assert not hasattr(VAETransformer, "contributions")
+    assert hasattr(VAETransformer, "expected")
+
+
 def test_sampled_shapley_values_are_exact_for_pairs_of_features(X):
     # The density of one normal distribution has no interaction of more than two features.
     detector = AutoencoderOutlierDetector(GaussianMixture(1), random_state=0).fit(X)
@@ -538,7 +555,7 @@ def test_sampled_shapley_values_are_exact_for_pairs_of_features(X):
 
 
 def test_sampled_shapley_values_are_near_for_any_score(monkeypatch, X):
-    monkeypatch.setattr(_outliers, "N_BACKGROUND_ROWS", 16)
+    monkeypatch.setattr(AutoencoderOutlierDetector, "_n_background_rows", 16)
     forest = IsolationForest(n_estimators=10, random_state=0)
     detector = AutoencoderOutlierDetector(forest, random_state=0).fit(X)
     row = X.iloc[131].to_numpy()
@@ -564,7 +581,7 @@ def test_rows_to_compare_with_are_drawn_by_weight(X):
 def test_long_tables_are_explained_in_portions(monkeypatch, X):
     detector = AutoencoderOutlierDetector(GaussianMixture(2, random_state=0), random_state=0).fit(X)
     desired = detector.explain(X[:8])
-    monkeypatch.setattr(_outliers, "MAX_CELLS", 20 * 3)
+    monkeypatch.setattr(AutoencoderOutlierDetector, "_max_cells", 20 * 3)
     assert_allclose(detector.explain(X[:8]), desired, rtol=1e-9)
 
 

@@ -38,7 +38,6 @@ HIDDEN_LAYER_SIZES = (128, 128)
 MAX_NOISE_LEVEL = 0.5
 LEARNING_RATE_INIT = 1e-2
 BATCH_SIZE = 128
-N_STEPS = 500
 # Each network of a view leaves one of them out.
 N_FOLDS = 8
 
@@ -48,8 +47,6 @@ N_VIEWS = 3
 N_DISTANCES = 3
 # A cell this far out, in standard deviations, is as far as it gets. Squares stay finite.
 FARTHEST = 1e9
-# Cells of rows that are scored together: bounds the memory for wide rows.
-MAX_CELLS = 2**19
 
 
 class Scaling(NamedTuple):
@@ -77,6 +74,9 @@ class Experts(TrainableModule):
         Networks in each view.
     n_features, n_references, n_axes : int
     """
+
+    max_cells: ClassVar[int] = 2**19
+    """Cells of rows that are scored together, which bounds the memory for wide rows."""
 
     mean: Tensor
     scale: Tensor
@@ -209,7 +209,7 @@ class Experts(TrainableModule):
 
     def contributions(self, x: Tensor) -> Tensor:
         """Part of each cell in the score, (batch, n_features)."""
-        n_rows = max(1, MAX_CELLS // x.shape[1])
+        n_rows = max(1, self.max_cells // x.shape[1])
         return torch.cat([self._contributions(part) for part in x.split(n_rows)])
 
     def _contributions(self, x: Tensor) -> Tensor:
@@ -309,6 +309,41 @@ def scaling_of(z: np.ndarray) -> Scaling:
     )
 
 
+def build_experts(n_members: int, scaler: StandardScaler, references: np.ndarray) -> Experts:
+    """Networks with random weights, in views that the standardized references tell."""
+    scaling = scaling_of(references.astype(np.float64))
+    module = Experts(n_members, references.shape[1], len(references), scaling.axes.shape[1])
+    for name, array in scaling._asdict().items():
+        setattr(module, name, torch.from_numpy(np.asarray(array, dtype=np.float32)))
+    module.mean, module.scale = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.scale_)
+    module.references = torch.from_numpy(references)
+    return module
+
+
+def train_experts(
+    module: Experts, rows: Rows, history: History, n_epochs: int, reporter: EpochReporter
+) -> None:
+    """Train for a fixed number of epochs."""
+    train(
+        module,
+        rows,
+        None,
+        history,
+        solver="adam",
+        learning_rate="cosine",
+        learning_rate_init=LEARNING_RATE_INIT,
+        alpha=0.0,
+        batch_size=BATCH_SIZE,
+        max_iter=n_epochs,
+        tol=0.0,
+        n_iter_no_change=n_epochs,
+        shuffle=True,
+        precision="float32",
+        never_worse=False,
+        observer=reporter,
+    )
+
+
 class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
     """Outlier score of the rows of a table, without anything to tune.
 
@@ -368,6 +403,9 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
     .. [3] Alain & Bengio, "What regularized auto-encoders learn from the data-generating
        distribution", Journal of Machine Learning Research 15 (2014).
     """
+
+    _n_steps: ClassVar[int] = 500
+    """Steps of the training, if that is not less than one pass over the data."""
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
@@ -459,20 +497,8 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         return self._apply("expected", self._validate(X))
 
     def _fit(self, X: Any, sample_weight: ArrayLike | None) -> None:
-        X = validate_table(self, X, dtype=FLOATS, ensure_min_samples=2)
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
-            kept = weights > 0.0
-            X, weights = X[kept], weights[kept]
-            if len(X) < 2:
-                raise ValueError(
-                    f"sample_weight leaves {len(X)} row of positive weight; at least 2 are needed."
-                )
-        random_state = check_random_state(self.random_state)
-        seed = random_state.randint(np.iinfo(np.int32).max)
+        X, weights = self._validate_training_data(X, sample_weight)
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         building_seed, training_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
         rng = np.random.default_rng(seed)
 
@@ -480,22 +506,12 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         z = scaler.transform(X).astype(np.float32)  # (n_samples, n_features)
         folds = rng.permutation(len(z)) % max(N_FOLDS, self.n_estimators)
         chosen = sample(len(z), min(len(z), N_REFERENCES), weights, rng)
-        references = z[chosen]
-        scaling = scaling_of(references.astype(np.float64))
-
         with private_random_state(building_seed, CPU):
-            module = Experts(self.n_estimators, z.shape[1], len(references), scaling.axes.shape[1])
-        for name, array in scaling._asdict().items():
-            setattr(module, name, torch.from_numpy(np.asarray(array, dtype=np.float32)))
-        module.mean, module.scale = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.scale_)
-        module.references = torch.from_numpy(references)
-
+            module = build_experts(self.n_estimators, scaler, z[chosen])
         rows = Rows(
             (torch.from_numpy(z), torch.from_numpy(folds)),
             None if weights is None else torch.from_numpy(weights / weights.mean()).float(),
         )
-        n_epochs = math.ceil(N_STEPS / math.ceil(len(rows) / BATCH_SIZE))
-        context = self._init_callback_context(max_subtasks=n_epochs)
         step_size = BATCH_SIZE * sum(weight.numel() for weight in module.parameters())
         device = resolve_device(self.device, large=step_size >= LARGE_STEP)
         history = History()
@@ -508,32 +524,33 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
                 "device_": str(device),
             }
 
+        n_epochs = math.ceil(self._n_steps / math.ceil(len(rows) / BATCH_SIZE))
+        context = self._init_callback_context(max_subtasks=n_epochs)
         with (
             threads(1 if step_size < PARALLEL_STEP else None),
             private_random_state(training_seed, device),
             EpochReporter(self, context, X, sample_weight, fitted_attributes) as reporter,
         ):
-            train(
-                module.to(device),
-                rows.to(device),
-                None,
-                history,
-                solver="adam",
-                learning_rate="cosine",
-                learning_rate_init=LEARNING_RATE_INIT,
-                alpha=0.0,
-                batch_size=BATCH_SIZE,
-                max_iter=n_epochs,
-                tol=0.0,
-                n_iter_no_change=n_epochs,
-                shuffle=True,
-                precision="float32",
-                never_worse=False,
-                observer=reporter,
-            )
+            train_experts(module.to(device), rows.to(device), history, n_epochs, reporter)
             with torch.no_grad():
                 module.to(CPU).calibrate(torch.from_numpy(folds[chosen]))
             self.__dict__.update(fitted_attributes())
+
+    def _validate_training_data(
+        self, X: Any, sample_weight: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Check rows and weights, and leave out the rows of weight zero."""
+        X = validate_table(self, X, dtype=FLOATS, ensure_min_samples=2)
+        if sample_weight is None:
+            return X, None
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        kept = weights > 0.0
+        n_rows = np.count_nonzero(kept)
+        if n_rows < 2:
+            raise ValueError(
+                f"sample_weight leaves {n_rows} row of positive weight; at least 2 are needed."
+            )
+        return X[kept], weights[kept]
 
     def _validate(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
