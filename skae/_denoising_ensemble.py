@@ -124,7 +124,7 @@ class Experts(TrainableModule):
 
     def standardize(self, x: Tensor) -> Tensor:
         """Rows in standard deviations from the mean."""
-        return ((x - self.mean) / self.scale).clamp(-FARTHEST, FARTHEST)
+        return standardize(x, self.mean, self.scale)
 
     def views(self, z: Tensor) -> Tensor:
         """Standardized rows as they are, with tails pulled in, and decorrelated.
@@ -198,7 +198,11 @@ class Experts(TrainableModule):
         """Note how the distances of the references are distributed."""
         distances = self.squared_distances(self.references, folds).sum(dim=2)
         known = torch.ones_like(distances)
-        known[-N_VIEWS:] = (folds < self.n_members).to(known.dtype)  # left out by a network
+        left_out = folds < self.n_members
+        known[-N_VIEWS:] = left_out.to(known.dtype)
+        if not left_out.any():  # heavy rows alone are references, and all networks have seen them
+            distances[-N_VIEWS:] = self.errors(self.views(self.references)).sum(dim=2)
+            known[-N_VIEWS:] = 1.0
         shares = known / known.sum(dim=1, keepdim=True)
         # A row that occurs twice is at no distance from the others.
         self.floor = 1e-3 * (shares * distances).sum(dim=1) + 1e-9
@@ -246,14 +250,15 @@ def uniform(*shape: int, fan_in: int) -> nn.Parameter:
 
 def numbers_of_neighbors(n_references: int) -> tuple[int, int]:
     """How many references are the nearest of a row, and how many are near."""
-    nearest = min(N_NEAREST, n_references - 1)
+    nearest = max(1, min(N_NEAREST, n_references - 1))
     return nearest, max(nearest, int(SHARE_NEAR * n_references))
 
 
 def neighbors(rows: Tensor, references: Tensor, n: int, leave_out: bool = False) -> Tensor:
     """Numbers of the closest references of each row, in order, (batch, n)."""
-    a, b = rows.double(), references.double()
-    squared = torch.square(a).sum(dim=1)[:, None] + torch.square(b).sum(dim=1) - 2.0 * a @ b.T
+    rows, references = rows.double(), references.double()
+    lengths = torch.square(rows).sum(dim=1)[:, None] + torch.square(references).sum(dim=1)
+    squared = lengths - 2.0 * rows @ references.T  # (batch, n_references)
     # Which one of a tie comes first must not depend on how a product was rounded.
     squared = squared.float()
     if leave_out:
@@ -262,16 +267,22 @@ def neighbors(rows: Tensor, references: Tensor, n: int, leave_out: bool = False)
 
 
 def neighbor_distances(rows: Tensor, references: Tensor, leave_out: bool = False) -> Tensor:
-    """Mean squared difference to the nearest and to the near references, (2, batch, d)."""
+    """Mean squared difference to the nearest and to the near references, (2, batch, d).
+
+    Computed in float64: the squares of far rows cancel, and what is left has to be the same for a
+    row whatever its dtype and whichever rows are beside it.
+    """
+    dtype = rows.dtype
+    rows, references = rows.double(), references.double()
     n_nearest, n_near = numbers_of_neighbors(len(references))
     order = neighbors(rows, references, n_near, leave_out)
     nearest = torch.square(rows[:, None] - references[order[:, :n_nearest]]).mean(dim=1)
-    # E(x - r)^2 = x^2 - 2 x E(r) + E(r^2) over the near references.
+    # E(x - r)^2 = (x - E(r))^2 + V(r) over the near references.
     shares = rows.new_zeros(len(rows), len(references)).scatter_(1, order, 1.0 / n_near)
     moments = shares @ torch.cat([references, torch.square(references)], dim=1)  # (batch, 2d)
     mean, mean_square = moments.tensor_split(2, dim=1)
-    near = torch.square(rows) - 2.0 * rows * mean + mean_square
-    return torch.stack([nearest, near.clamp(min=0.0)])
+    variance = (mean_square - torch.square(mean)).clamp(min=0.0)
+    return torch.stack([nearest, torch.square(rows - mean) + variance]).to(dtype)
 
 
 def sample(n_rows: int, n: int, weights: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
@@ -284,6 +295,25 @@ def sample(n_rows: int, n: int, weights: np.ndarray | None, rng: np.random.Gener
     total = np.cumsum(np.ones(n_rows) if weights is None else weights[order])
     positions = (np.arange(n) + 0.5) / n * total[-1]
     return np.sort(order[np.searchsorted(total, positions)])
+
+
+def standardize(x: Any, mean: Any, scale: Any) -> Any:
+    """Rows, of Torch or NumPy, in standard deviations from the mean.
+
+    Half of each is subtracted, because the difference of two huge numbers may be infinite.
+    """
+    return (2.0 * ((0.5 * x - 0.5 * mean) / scale)).clip(-FARTHEST, FARTHEST)
+
+
+def standardization(X: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the columns, or one instead of zero; in float64.
+
+    Columns are divided by a power of two first, so that no square overflows or vanishes.
+    """
+    units = 2.0 ** (np.frexp(np.abs(X).max(axis=0))[1] - 1.0)
+    scaler = StandardScaler().fit(X / units, sample_weight=weights)
+    constant = scaler.var_ == 0.0
+    return scaler.mean_ * units, np.where(constant, 1.0, scaler.scale_ * units)
 
 
 def scaling_of(z: np.ndarray) -> Scaling:
@@ -309,13 +339,15 @@ def scaling_of(z: np.ndarray) -> Scaling:
     )
 
 
-def build_experts(n_members: int, scaler: StandardScaler, references: np.ndarray) -> Experts:
+def build_experts(
+    n_members: int, mean: np.ndarray, scale: np.ndarray, references: np.ndarray
+) -> Experts:
     """Networks with random weights, in views that the standardized references tell."""
     scaling = scaling_of(references.astype(np.float64))
     module = Experts(n_members, references.shape[1], len(references), scaling.axes.shape[1])
     for name, array in scaling._asdict().items():
         setattr(module, name, torch.from_numpy(np.asarray(array, dtype=np.float32)))
-    module.mean, module.scale = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.scale_)
+    module.mean, module.scale = torch.from_numpy(mean), torch.from_numpy(scale)
     module.references = torch.from_numpy(references)
     return module
 
@@ -502,12 +534,12 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         building_seed, training_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
         rng = np.random.default_rng(seed)
 
-        scaler = StandardScaler().fit(X, sample_weight=weights)
-        z = scaler.transform(X).astype(np.float32)  # (n_samples, n_features)
+        mean, scale = standardization(X, weights)
+        z = standardize(X, mean, scale).astype(np.float32)  # (n_samples, n_features)
         folds = rng.permutation(len(z)) % max(N_FOLDS, self.n_estimators)
         chosen = sample(len(z), min(len(z), N_REFERENCES), weights, rng)
         with private_random_state(building_seed, CPU):
-            module = build_experts(self.n_estimators, scaler, z[chosen])
+            module = build_experts(self.n_estimators, mean, scale, z[chosen])
         rows = Rows(
             (torch.from_numpy(z), torch.from_numpy(folds)),
             None if weights is None else torch.from_numpy(weights / weights.mean()).float(),
@@ -540,10 +572,11 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         self, X: Any, sample_weight: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Check rows and weights, and leave out the rows of weight zero."""
-        X = validate_table(self, X, dtype=FLOATS, ensure_min_samples=2)
+        X = validate_table(self, X, dtype=np.float64, ensure_min_samples=2)
         if sample_weight is None:
             return X, None
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weights = weights / (weights.max() or 1.0)  # squares of huge ones would overflow
         kept = weights > 0.0
         n_rows = np.count_nonzero(kept)
         if n_rows < 2:

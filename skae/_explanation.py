@@ -162,6 +162,39 @@ def to_frame(X: Any, names: np.ndarray | None) -> pd.DataFrame:
     return pd.DataFrame(X, columns=column_names(X.shape[1]) if names is None else names)
 
 
+def columns_of(X: Any) -> np.ndarray | list[np.ndarray]:
+    """Columns of a table of any kind as arrays, which any reader of files can load."""
+    frame = to_frame(X, None)
+    dtypes = set(frame.dtypes)
+    if len(dtypes) == 1 and isinstance(dtype := dtypes.pop(), np.dtype) and dtype.kind in "fiub":
+        return np.ascontiguousarray(frame.to_numpy().T)  # (n_features, n_rows)
+    return [plain(frame.iloc[:, place]) for place in range(frame.shape[1])]
+
+
+def plain(column: pd.Series) -> np.ndarray:
+    """Array with the values of a column of any type; None or NaN where one is missing."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_localize(None)
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind != "O":
+        return column.to_numpy()
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return column.astype(object).where(column.notna(), None).to_numpy()
+
+
+def joined(values: np.ndarray, column: pd.Series) -> Any:
+    """Values of `plain` followed by those of a column, in its type if that holds all of them."""
+    first = pd.Series(values)
+    if not isinstance(column.dtype, np.dtype):
+        try:
+            typed = pd.Series(values, dtype=column.dtype)
+        except (TypeError, ValueError):
+            typed = first
+        if typed.isna().equals(first.isna()):  # a category that is not there gets lost
+            first = typed
+    return pd.concat([first, column], ignore_index=True).array
+
+
 def dense(X: Any) -> np.ndarray:
     """Table of any kind as an array."""
     return X.toarray() if issparse(X) else np.asarray(X)
@@ -170,7 +203,7 @@ def dense(X: Any) -> np.ndarray:
 def numbers(X: Any) -> np.ndarray:
     """Table of numbers of any kind, such as a DataFrame of nullable types, as an array of them."""
     X = dense(X)
-    return X if X.dtype.kind in "fiu" else X.astype(np.float64)
+    return X if X.dtype.kind == "f" else X.astype(np.float64)
 
 
 def column_names(n_features: int) -> np.ndarray:
