@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from skae._base import BaseAutoencoder, Start
+from skae._base import BaseAutoencoder, LossContributionsMixin, Start
 from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance, squared_jacobian_norm
 from skae._rows import Batch, Rows
 from skae._training import ByHand, TrainableModule, mean_squared_residual
@@ -213,7 +213,7 @@ def build_autoencoder(
     return module
 
 
-class AutoencoderTransformer(BaseAutoencoder):
+class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
     """Non-linear dimensionality reduction that starts at PCA.
 
     An encoder maps a row to a code of `n_components_` numbers, a decoder maps the code back, and

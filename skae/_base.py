@@ -281,6 +281,21 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             )
         return float(np.average(scores, weights=weights))
 
+    def expected(self, X: ArrayLike) -> np.ndarray:
+        """Give the value that the model expects in each cell, for `AutoencoderOutlierDetector`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        X_expected : ndarray of shape (n_samples, n_features)
+            What `reconstruct` gives.
+        """
+        return self.reconstruct(X)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
@@ -635,6 +650,27 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         """Give the fitted attributes that the other models do not have."""
         return {}
+
+
+class LossContributionsMixin:
+    """Contributions to a score that is minus the mean of the loss over the features."""
+
+    def contributions(self, X: ArrayLike) -> np.ndarray:
+        """Part of each cell in the outlier score of its row, minus `score_samples`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        contributions : ndarray of shape (n_samples, n_features)
+            Loss of each cell over the number of features. The contributions of a row sum to minus
+            its score.
+        """
+        losses = self.reconstruction_error(X, per_feature=True)  # type: ignore[attr-defined]
+        return losses / losses.shape[1]
 
 
 def count_weights(module: nn.Module) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from skae._autoencoder import Autoencoder, build_autoencoder
-from skae._base import BaseAutoencoder, Start
+from skae._base import BaseAutoencoder, LossContributionsMixin, Start
 from skae._corruption import NOISES
 from skae._losses import feature_ranges
 from skae._random import private_random_numbers, random_numbers_of_the_process, uniform_like
@@ -101,7 +101,7 @@ def level_range(
     )
 
 
-class DenoisingAutoencoder(BaseAutoencoder):
+class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
     """Autoencoder that learns to restore rows from corrupted copies.
 
     In every training step each row is corrupted anew, and the network is trained to give back the

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from numbers import Real
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
-from sklearn import decomposition, get_config
+from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection import KFold, ShuffleSplit
@@ -20,47 +18,92 @@ from sklearn.utils import Tags, check_random_state, get_tags, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from skae._autoencoder import AutoencoderTransformer
-from skae._denoising import DenoisingAutoencoder
+from skae._denoising_ensemble import DenoisingEnsemble
 from skae._documentation import DocumentationLinkMixin
-from skae._pca import PCA
-from skae._recipe import DenoisingEnsemble
+from skae._explanation import (
+    column_names,
+    columns_of,
+    exact_contributions,
+    expected_values,
+    joined,
+    keep_columns,
+    numbers,
+    pipeline_steps,
+    sampled_shapley_values,
+    to_frame,
+)
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
     HasMethods,
     Interval,
     StrOptions,
     _check_sample_weight,
-    _get_feature_names,
     _num_samples,
     _safe_indexing,
 )
+from skae._validation import validate_table
+
+FLOATS = (np.float64, np.float32)
+
+# Cells of a table that are converted to float64 at once.
+MAX_CONVERTED = 2**23
 
 # What "auto" means: the share of normal rows that may be called outliers, and the share of rows
 # that is held out to keep it.
 FALSE_ALARM_RATE = 0.05
 CALIBRATION_FRACTION = 0.2
 
-# Of a score that has no exact decomposition: rows to compare with, each with an order of the
-# features and its reverse.
-N_BACKGROUND_ROWS = 16
-MAX_CELLS = 2**22  # of the table that is scored at once
 
-# Models whose score is the log-density of a normal distribution.
-GAUSSIAN_MODELS = (PCA, decomposition.PCA, decomposition.FactorAnalysis)
+# Scores of equal rows differ by this share, because sums are rounded in another order in another
+# batch.
+ROUNDING = 1e-6
 
 
-def contamination_threshold(scores: np.ndarray, weights: np.ndarray, share: float) -> float:
-    """Threshold below which lies at most this share of the weight, but at least one score.
+def lowest_ties(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Lowest number that counts as equal to each score.
 
-    It is halfway between two scores, so that rounding does not decide on which side a row is.
+    Rounding is relative to the terms of a score, and a score near zero may be a difference of large
+    ones; so it is relative to the score, or to the median of the absolute scores of the others if
+    that is more. A score s counts as lower than c if it is lower than ``lowest_ties(c)``:
+    thresholds, p-values and labels all compare in this way, and thus agree.
     """
-    levels, places = np.unique(scores, return_inverse=True)
-    weight_below = np.cumsum(np.bincount(places, weights))
-    met = share * weight_below[-1] * (1.0 + 1e-9)
-    n_below = int(np.searchsorted(weight_below, met, side="right"))
-    last = max(n_below, 1) - 1
-    return float(levels[last : last + 2].mean())
+    sizes = np.abs(others[np.isfinite(others)])
+    typical = np.median(sizes) if len(sizes) > 0 else 0.0
+    return scores - ROUNDING * np.maximum(np.abs(scores), typical)
+
+
+class Threshold(NamedTuple):
+    """Score below which rows are called outliers."""
+
+    offset: float
+    share: float
+    """Of the weight of rows that lies below it."""
+    n_tied: int
+    """Rows that lie next above it and tie with each other."""
+
+    def misses(self, share: float) -> bool:
+        """Whether ties, or one row that weighs more, keep it from the share that was wanted."""
+        return self.share == 0.0 or (self.n_tied > 1 and self.share < 0.95 * share)
+
+
+def contamination_threshold(scores: np.ndarray, weights: np.ndarray, share: float) -> Threshold:
+    """Threshold below which lies at most this share of the weight.
+
+    It is halfway between two scores that do not tie, so that rounding does not decide on which side
+    a row is.
+    """
+    order = np.argsort(scores)
+    scores, weights = scores[order], weights[order]
+    lowest = lowest_ties(scores, scores)
+    # Groups of rows that tie: where each begins, and the share of the rows before it.
+    starts = np.concatenate([[0], np.flatnonzero(scores[:-1] < lowest[1:]) + 1])
+    shares_below = np.concatenate([[0.0], np.cumsum(weights)])[starts] / weights.sum()
+    place = int(np.searchsorted(shares_below, share * (1.0 + 1e-9), side="right")) - 1
+    first, end = [*starts, len(scores)][place : place + 2]
+    offset = lowest[first]
+    if first > 0 and np.isfinite(scores[first - 1]):
+        offset = 0.5 * scores[first - 1] + 0.5 * scores[first]
+    return Threshold(float(offset), float(shares_below[place]), end - first)
 
 
 def conformal_p_values(
@@ -68,7 +111,8 @@ def conformal_p_values(
 ) -> np.ndarray:
     """Share of the weight of calibration rows, and of the row itself, with no higher score.
 
-    A row is given the largest of the weights, because a larger one makes its p-value larger.
+    A row is given the largest of the weights, because a larger one makes its p-value larger. So
+    does a calibration score that is higher by rounding and counts as equal.
 
     References
     ----------
@@ -79,160 +123,41 @@ def conformal_p_values(
     (2019). The weights.
     """
     order = np.argsort(calibration_scores)
+    lowest = lowest_ties(calibration_scores[order], calibration_scores)
     cumulative = np.concatenate([[0.0], np.cumsum(weights[order])])
-    n_not_higher = np.searchsorted(calibration_scores[order], scores, side="right")
     own = weights.max()
+    n_not_higher = np.searchsorted(lowest, scores, side="right")
     return (own + cumulative[n_not_higher]) / (own + cumulative[-1])
 
 
-def conformal_threshold(calibration_scores: np.ndarray, weights: np.ndarray, level: float) -> float:
-    """Score below which p-values are at most the level; about the lowest one if there is none."""
-    thresholds = np.sort(calibration_scores)
-    just_below = np.nextafter(thresholds, -np.inf)
+def conformal_threshold(
+    calibration_scores: np.ndarray, weights: np.ndarray, level: float
+) -> Threshold:
+    """Score below which p-values are at most the level; the lowest one if there is none."""
+    scores = np.sort(calibration_scores)
+    lowest = lowest_ties(scores, scores)
+    just_below = np.nextafter(lowest, -np.inf)
     p_values = conformal_p_values(just_below, calibration_scores, weights)
-    n_small = int(np.count_nonzero(p_values <= level))
-    threshold = thresholds[max(n_small, 1) - 1]
-    # It is the score of a row, which among other rows may be another one by rounding.
-    return float(threshold - 1e-6 * abs(threshold))
+    place = max(int(np.count_nonzero(p_values <= level)), 1) - 1
+    n_tied = np.searchsorted(lowest, scores[place], side="right") - place
+    return Threshold(float(lowest[place]), float(p_values[place]), int(n_tied))
 
 
-def gaussian_contributions(deviation: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """Shapley values of half the squared Mahalanobis distance of each row, (n, n_features).
+def score_rows(estimator: Any, X: Any) -> np.ndarray:
+    """Score the rows in float64, whatever their dtype, so that equal rows have equal scores.
 
-    A cell that is not in the coalition is at its mean. Two features share what they have in common
-    equally, which leaves the product of the deviation and its weighted sum.
-
-    References
-    ----------
-    Mayrhofer & Filzmoser, "Multivariate outlier explanations using Shapley values and Mahalanobis
-    distances", Econometrics and Statistics (2023).
+    An array of narrower floats, which may be the map of a file, is converted in parts.
     """
-    return 0.5 * deviation * (deviation @ precision)
-
-
-def sampled_shapley_values(
-    outlier_score: Callable[[np.ndarray], np.ndarray],
-    n_rows: int,
-    n_features: int,
-    n_background: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Contributions of features to any score, which sum to it exactly, (n_rows, n_features).
-
-    Cell after cell, in random order, a background row is turned into the row; what a cell adds to
-    the score then is its contribution, on average over background rows and orders. Each order is
-    used in reverse, too, which makes interactions of two features exact. The score of the
-    background rows belongs to no feature and is spread evenly.
-
-    Parameters
-    ----------
-    outlier_score : callable
-        Takes (m, n_features) numbers, each saying which row its cell is of: the background rows
-        come first, then the rows to be explained; gives (m,) scores.
-    n_rows, n_features, n_background : int
-        Sizes.
-    rng : numpy.random.Generator
-        Draws the orders.
-
-    References
-    ----------
-    Štrumbelj & Kononenko, "Explaining prediction models and individual predictions with feature
-    contributions", Knowledge and Information Systems 41 (2014).
-
-    Mitchell, Cooper, Frank & Holmes, "Sampling permutations for Shapley value estimation", Journal
-    of Machine Learning Research 23 (2022). The reversed orders.
-    """
-    contributions = np.zeros((n_rows, n_features))
-    orders = [rng.permutation(n_features) for _ in range(n_background)]
-    size = max(1, MAX_CELLS // ((n_features + 1) * n_features))
-    for start in range(0, n_rows, size):
-        rows = np.arange(start, min(start + size, n_rows))
-        for background, order in enumerate(orders):
-            for features in (order, order[::-1]):
-                place = np.argsort(features)
-                turned = place < np.arange(n_features + 1)[:, np.newaxis]  # (steps, n_features)
-                sources = np.where(
-                    turned[:, np.newaxis], n_background + rows[:, np.newaxis], background
-                )  # (steps, rows, n_features)
-                scores = outlier_score(sources.reshape(-1, n_features)).reshape(-1, len(rows))
-                gains = np.diff(scores, axis=0)  # (n_features, rows), in this order
-                contributions[rows] += gains[place].T + scores[0][:, np.newaxis] / n_features
-    return contributions / (2 * n_background)
-
-
-def exact_contributions(model: Any, X: Any) -> np.ndarray | None:
-    """Contributions of the model's features to its outlier score, if it is a sum by itself."""
-    if hasattr(model, "contributions"):
-        return model.contributions(X)
-    if isinstance(model, AutoencoderTransformer | DenoisingAutoencoder):
-        losses = model.reconstruction_error(X, per_feature=True)
-        return losses / losses.shape[1]
-    if isinstance(model, GAUSSIAN_MODELS):
-        scores = model.score_samples(X)
-        contributions = gaussian_contributions(dense(X) - model.mean_, model.get_precision())
-        # The logarithm of the normalizing constant belongs to no feature.
-        rest = -scores - contributions.sum(axis=1)
-        return contributions + rest[:, np.newaxis] / contributions.shape[1]
-    return None
-
-
-def expected_values(model: Any, X: Any) -> np.ndarray:
-    """Give what the model expects in each cell, in the units of its own input."""
-    if hasattr(model, "expected"):
-        return model.expected(X)
-    if hasattr(model, "reconstruct"):
-        return model.reconstruct(X)
-    if isinstance(model, GAUSSIAN_MODELS):
-        # The mean of a cell given all other cells of its row.
-        precision = model.get_precision()
-        X = dense(X)
-        return X - (X - model.mean_) @ precision / np.diag(precision)
-    raise ValueError(
-        f"expected=True needs a model that tells what it expects: an autoencoder, PCA, or one with "
-        f"a method 'expected' or 'reconstruct'. {type(model).__name__} does not; use "
-        "expected=False."
+    parts = [X]
+    if isinstance(X, np.ndarray) and str(X.dtype) in WIDER:
+        n_rows = _num_samples(X)
+        size = max(1, MAX_CONVERTED * n_rows // max(1, X.size))
+        parts = [X[start : start + size] for start in range(0, max(1, n_rows), size)]
+    scores = np.concatenate(
+        [np.asarray(estimator.score_samples(widened(part)), dtype=np.float64) for part in parts]
     )
-
-
-def pipeline_steps(estimator: Any) -> tuple[list[Any], Any]:
-    """Fitted transformers and the model at the end of a Pipeline, also of nested ones."""
-    transformers: list[Any] = []
-    while isinstance(estimator, Pipeline):
-        *steps, estimator = (step for _, step in estimator.steps)
-        transformers += [step for step in steps if step is not None and step != "passthrough"]
-    return transformers, estimator
-
-
-def keep_columns(transformers: list[Any], names: np.ndarray) -> bool:
-    """Whether each column is still there after the steps, in the same place."""
-    for transformer in transformers:
-        try:
-            if list(transformer.get_feature_names_out(names)) != list(names):
-                return False
-        except (AttributeError, ValueError):
-            return False
-    return True
-
-
-def to_frame(X: Any, names: np.ndarray | None) -> pd.DataFrame:
-    """Table of any kind as a DataFrame, with the types of its columns."""
-    if isinstance(X, pd.DataFrame):
-        return X
-    own_names = _get_feature_names(X)
-    if own_names is not None:
-        return pd.DataFrame({name: np.asarray(X[name]) for name in own_names})
-    X = dense(X)
-    return pd.DataFrame(X, columns=column_names(X.shape[1]) if names is None else names)
-
-
-def dense(X: Any) -> np.ndarray:
-    """Table of any kind as an array."""
-    return X.toarray() if issparse(X) else np.asarray(X)
-
-
-def column_names(n_features: int) -> np.ndarray:
-    """scikit-learn's names for columns that have none."""
-    return np.array([f"x{number}" for number in range(n_features)], dtype=object)
+    # What is not finite must not pass for an inlier: NaN is neither lower nor higher than anything.
+    return np.where(np.isfinite(scores), scores, -np.inf)
 
 
 def fit_parameters(estimator: Any, sample_weight: np.ndarray | None) -> dict[str, Any]:
@@ -248,6 +173,31 @@ def fit_parameters(estimator: Any, sample_weight: np.ndarray | None) -> dict[str
     if has_fit_parameter(estimator, "sample_weight"):
         return {"sample_weight": sample_weight}
     return {}
+
+
+# Types of floats narrower than float64, as pandas and polars name them.
+WIDER = {
+    "float16": "float64",
+    "float32": "float64",
+    "Float32": "Float64",
+    "Sparse[float32, 0]": "Sparse[float64, 0]",
+    "Sparse[float32, 0.0]": "Sparse[float64, 0.0]",
+    "halffloat[pyarrow]": "double[pyarrow]",
+    "float[pyarrow]": "double[pyarrow]",
+}
+
+
+def widened(X: Any) -> Any:
+    """Table of any kind with float64 instead of narrower floats."""
+    if isinstance(X, pd.DataFrame):
+        types = {name: str(dtype) for name, dtype in X.dtypes.items()}
+        types = {name: WIDER[dtype] for name, dtype in types.items() if dtype in WIDER}
+        return X.astype(types) if types else X
+    if hasattr(X, "cast"):  # polars
+        return X.cast({dtype: float for dtype in set(X.dtypes) if str(dtype) == "Float32"})
+    if str(getattr(X, "dtype", "")) in WIDER and hasattr(X, "astype"):
+        return X.astype(np.float64)
+    return X
 
 
 class AutoencoderOutlierDetector(
@@ -359,6 +309,12 @@ class AutoencoderOutlierDetector(
     (48, 13)
     """
 
+    # Of a score that has no exact decomposition: rows to compare with, each with an order of the
+    # features and its reverse.
+    _n_background_rows: ClassVar[int] = 16
+    _max_cells: ClassVar[int] = 2**22
+    """Cells of the table that is scored at once to explain such a score."""
+
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "estimator": [HasMethods(["fit", "score_samples"]), None],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
@@ -414,15 +370,50 @@ class AutoencoderOutlierDetector(
         self._check_parameters()
         (X,) = indexable(X)
         weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
-            if not weights.all():
-                X, weights = _safe_indexing(X, np.flatnonzero(weights)), weights[weights > 0.0]
         with unchanged_on_failure(self):
+            if self.estimator is None:
+                self._validate(X, reset=True)
+            if sample_weight is not None:
+                weights = _check_sample_weight(
+                    sample_weight, X, dtype=np.float64, ensure_non_negative=True
+                )
+                if not weights.all():
+                    X, weights = _safe_indexing(X, np.flatnonzero(weights)), weights[weights > 0.0]
             self._fit(X, weights)
         return self
+
+    def fit_predict(self, X: Any, y: Any = None, **parameters: Any) -> np.ndarray:
+        """Fit to the rows and tell which of them are outliers.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        y : Ignored
+            Present for API consistency.
+        **parameters : dict
+            Passed to `fit`, such as ``sample_weight``.
+
+        Returns
+        -------
+        label : ndarray of shape (n_samples,)
+            What `predict` gives for X after `fit`: -1 for outliers and 1 for the others.
+
+        Warns
+        -----
+        UserWarning
+            If ``contamination="auto"``, which takes the rows of `fit` for normal.
+        """
+        labels = super().fit_predict(X, y, **parameters)
+        if self.contamination == "auto":
+            warnings.warn(
+                "fit_predict asks which of these rows are outliers, and contamination='auto' takes "
+                "nearly all of them for normal: the model learns the outliers as well, and few "
+                "are called so. Set contamination to the share to look for, such as 0.1.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return labels
 
     def predict(self, X: Any) -> np.ndarray:
         """Tell outliers from inliers.
@@ -465,10 +456,13 @@ class AutoencoderOutlierDetector(
         Returns
         -------
         score : ndarray of shape (n_samples,)
-            In the unit of the model. Minus it is the outlier score.
+            In the unit of the model, float64. Minus it is the outlier score. Where the model gives
+            no finite number, it is minus infinity, which is lower than any threshold.
         """
         check_is_fitted(self)
-        return np.asarray(self.estimator_.score_samples(X))
+        if isinstance(self.estimator_, DenoisingEnsemble):
+            self._validate(X, reset=False)
+        return score_rows(self.estimator_, X)
 
     def p_values(self, X: Any) -> np.ndarray:
         """Probability that a row which is no outlier would score as low.
@@ -568,12 +562,13 @@ class AutoencoderOutlierDetector(
            feature contributions", Knowledge and Information Systems 41 (2014).
         """
         self.score_samples(X)  # raises what the estimator has against X
+        X = widened(X)
         names = getattr(self, "feature_names_in_", None)
         frame = to_frame(X, names)
         transformers, model = pipeline_steps(self.estimator_)
 
         def described(values: np.ndarray) -> pd.DataFrame:
-            return pd.DataFrame(values, index=frame.index, columns=frame.columns)
+            return pd.DataFrame(numbers(values), index=frame.index, columns=frame.columns)
 
         contributions = None
         inner = X
@@ -593,7 +588,7 @@ class AutoencoderOutlierDetector(
                     f"of X, and {type(transformer).__name__} has none; use expected=False."
                 )
             values = transformer.inverse_transform(values)
-        return described(contributions), described(np.asarray(values))
+        return described(contributions), described(values)
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Tell scikit-learn who wants sample weights.
@@ -663,28 +658,30 @@ class AutoencoderOutlierDetector(
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
 
-        self._training_weights = np.ones(n_rows) if weights is None else weights
-        self.training_scores_ = self.score_samples(X).astype(np.float64)
+        self._training_weights = np.ones(n_rows) if weights is None else weights / weights.max()
+        self.training_scores_ = score_rows(self.estimator_, X)
         self.calibration_scores_, self._calibration_weights = None, np.empty(0)
         if folds:
-            held_out = np.concatenate([rows for _, rows in folds])
-            scores = np.concatenate(
-                [
-                    model.score_samples(_safe_indexing(X, rows))
-                    for model, (_, rows) in zip(models, folds, strict=True)
-                ],
-                dtype=np.float64,
-            )
-            order = np.argsort(held_out)
-            self.calibration_scores_ = scores[order]
-            self._calibration_weights = self._training_weights[held_out[order]]
+            held_out = np.sort(np.concatenate([rows for _, rows in folds]))
+            scores = self.training_scores_  # of the one model that was not fitted to some of them
+            if self.cross_fit:
+                scores = np.empty(n_rows)
+                for model, (_, rows) in zip(models, folds, strict=True):
+                    scores[rows] = score_rows(model, _safe_indexing(X, rows))
+            self.calibration_scores_ = scores[held_out]
+            self._calibration_weights = self._training_weights[held_out]
         self.offset_ = self._threshold()
 
         rng = np.random.default_rng(seed)
         shares = self._training_weights / self._training_weights.sum()
-        self._background = _safe_indexing(X, rng.choice(n_rows, N_BACKGROUND_ROWS, p=shares))
+        chosen = rng.choice(n_rows, self._n_background_rows, p=shares)
+        self._background = columns_of(_safe_indexing(X, chosen))
         self._seed = seed
         context.call_on_fit_task_end(estimator=self, X=X)
+
+    def _validate(self, X: Any, reset: bool) -> None:
+        """Raise what the default model has against X, in the name of the detector."""
+        validate_table(self, X, dtype=FLOATS, reset=reset, ensure_min_samples=2 if reset else 1)
 
     def _unfitted(self, seed: int) -> Any:
         """Model to fit."""
@@ -740,20 +737,37 @@ class AutoencoderOutlierDetector(
     def _threshold(self) -> float:
         share = FALSE_ALARM_RATE if self.contamination == "auto" else self.contamination
         if self.calibration_scores_ is None:
-            return contamination_threshold(self.training_scores_, self._training_weights, share)
-        return conformal_threshold(self.calibration_scores_, self._calibration_weights, share)
+            scores = self.training_scores_
+            threshold = contamination_threshold(scores, self._training_weights, share)
+        else:
+            scores = self.calibration_scores_
+            threshold = conformal_threshold(scores, self._calibration_weights, share)
+        if not np.isfinite(threshold.offset):
+            raise ValueError(
+                f"{type(pipeline_steps(self.estimator_)[1]).__name__} gives {len(scores)} rows "
+                f"{np.count_nonzero(np.isinf(scores))} scores that are not finite, which leaves no "
+                "threshold; look for huge cells and weights, or scale the columns."
+            )
+        if self.contamination != "auto" and threshold.misses(share):
+            warnings.warn(
+                f"contamination={share} would need a threshold amid {threshold.n_tied} row(s) that "
+                f"cannot be told apart by their scores. They are called inliers, which leaves a "
+                f"share of {threshold.share:.2g} as outliers.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return threshold.offset
 
     def _sample_contributions(self, frame: pd.DataFrame) -> np.ndarray:
         names = getattr(self, "feature_names_in_", None)
-        background = to_frame(self._background, names)
-        background.columns = frame.columns
-        table = pd.concat([background, frame])
-        columns = [table.iloc[:, place].array for place in range(table.shape[1])]
+        columns = [
+            joined(values, frame.iloc[:, place]) for place, values in enumerate(self._background)
+        ]
 
         def outlier_score(sources: np.ndarray) -> np.ndarray:
             mixed = {
                 name: column.take(rows)
-                for name, column, rows in zip(table.columns, columns, sources.T, strict=True)
+                for name, column, rows in zip(frame.columns, columns, sources.T, strict=True)
             }
             X = pd.DataFrame(mixed, copy=False)
             return -self.score_samples(X.to_numpy() if names is None else X)
@@ -762,6 +776,7 @@ class AutoencoderOutlierDetector(
             outlier_score,
             n_rows=len(frame),
             n_features=frame.shape[1],
-            n_background=len(background),
+            n_background=len(self._background[0]),
             rng=np.random.default_rng(self._seed),
+            max_cells=self._max_cells,
         )

@@ -24,6 +24,7 @@ from skae._decomposition import (
 )
 from skae._device import matrix_fits, resolve_device
 from skae._documentation import DocumentationLinkMixin
+from skae._explanation import conditional_means, gaussian_score_contributions
 from skae._linalg import minka_n_components, n_components_for_share, principal_axes
 from skae._moments import Moments, centred_rows, product_dtype_for, threads_of_blas
 from skae._rollback import unchanged_on_failure
@@ -524,6 +525,47 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         return float(np.average(log_density, weights=sample_weight))
+
+    def contributions(self, X: Any) -> np.ndarray:
+        """Part of each cell in the outlier score of its row, minus the log-density.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Rows in the units of the training data.
+
+        Returns
+        -------
+        contributions : ndarray of shape (n_samples, n_features)
+            Shapley values in nats: what a cell adds to the outlier score if it moves from its mean
+            to its value, on average over the orders in which the cells of the row may do so
+            (Mayrhofer & Filzmoser, 2023). The logarithm of the normalizing constant is spread
+            evenly. The contributions of a row sum to minus its score.
+        """
+        log_density = self.score_samples(X)
+        return gaussian_score_contributions(
+            self._dense_rows(X) - self.mean_, self.get_precision(), log_density
+        )
+
+    def expected(self, X: Any) -> np.ndarray:
+        """Give the mean of each cell in the probabilistic model, given all others of its row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Rows in the units of the training data.
+
+        Returns
+        -------
+        X_expected : ndarray of shape (n_samples, n_features)
+            Conditional means.
+        """
+        check_is_fitted(self)
+        return conditional_means(self._dense_rows(X), self.mean_, self.get_precision())
+
+    def _dense_rows(self, X: Any) -> np.ndarray:
+        X = validate_table(self, X, accept_sparse="csr", dtype=_FLOAT_DTYPES, reset=False)
+        return X.toarray() if sparse.issparse(X) else X
 
     @property
     def _n_features_out(self) -> int:

@@ -14,6 +14,7 @@ FLOORS = [
         "_corruption",
         "_device",
         "_documentation",
+        "_explanation",
         "_linalg",
         "_losses",
         "_moments",
@@ -27,7 +28,7 @@ FLOORS = [
     {"_base"},
     {"_autoencoder", "_pca", "_vae"},
     {"_denoising"},
-    {"_recipe"},
+    {"_denoising_ensemble"},
     {"_outliers", "plotting"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -75,6 +76,13 @@ def test_pca_never_imports_the_training_loop():
     path = PACKAGE / "_pca.py"
     if path.exists():
         assert "skae._training" not in set(imported_modules(path))
+
+
+@pytest.mark.parametrize("room", ["_explanation", "_outliers"])
+def test_the_detector_knows_no_estimator_but_its_default(room):
+    estimators = {"_autoencoder", "_base", "_denoising", "_pca", "_vae"}
+    names = set(imported_modules(PACKAGE / f"{room}.py"))
+    assert not names & {f"skae.{name}" for name in estimators}
 
 
 def test_exported_names_are_sorted_and_exist():

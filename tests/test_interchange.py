@@ -21,9 +21,9 @@ from skae import (
     AutoencoderOutlierDetector,
     AutoencoderTransformer,
     DenoisingAutoencoder,
-    _recipe,
     networks,
 )
+from skae._denoising_ensemble import DenoisingEnsemble
 
 
 def small(name):
@@ -105,7 +105,7 @@ def test_skops_gives_the_same_bits(estimator, X):
 
 
 def test_the_default_outlier_detector_goes_through_skops(monkeypatch, X):
-    monkeypatch.setattr(_recipe, "N_STEPS", 2)
+    monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 2)
     detector = AutoencoderOutlierDetector(random_state=0).fit(X)
     assert_same_outputs(outputs(through_skops(detector), X), outputs(detector, X))
 

@@ -35,8 +35,8 @@ from skae import (
     DenoisingAutoencoder,
     VAETransformer,
     _outliers,
-    _recipe,
 )
+from skae._denoising_ensemble import DenoisingEnsemble
 
 SMALL_AE = AutoencoderTransformer(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0)
 SMALL_DAE = DenoisingAutoencoder(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0)
@@ -62,8 +62,8 @@ MORE_ESTIMATORS = {
 @pytest.fixture(autouse=True)
 def little_work(monkeypatch):
     """How well the default model and sampled explanations do is no matter in most tests."""
-    monkeypatch.setattr(_recipe, "N_STEPS", 5)
-    monkeypatch.setattr(_outliers, "N_BACKGROUND_ROWS", 4)
+    monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 5)
+    monkeypatch.setattr(AutoencoderOutlierDetector, "_n_background_rows", 4)
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +112,13 @@ def expected_failed_checks(detector):
     return failed
 
 
+@pytest.mark.filterwarnings("ignore:fit_predict asks:UserWarning")
 @parametrize_with_checks(CHECKED, expected_failed_checks=expected_failed_checks)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 
 
+@pytest.mark.filterwarnings("ignore:fit_predict asks:UserWarning")
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
 @pytest.mark.parametrize("estimator", CHECKED, ids=repr)
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_scikit_learn_check_that_is_not_yielded(estimator, check):
 
 
 def test_scores_threshold_and_labels_belong_together(detector, X):
-    labels = detector.fit_predict(X)
+    labels = detector.fit(X).predict(X)
     scores = detector.score_samples(X)
     assert_array_equal(scores, detector.estimator_.score_samples(X))
     assert_array_equal(detector.decision_function(X), scores - detector.offset_)
@@ -142,6 +144,7 @@ def test_scores_threshold_and_labels_belong_together(detector, X):
     assert detector.n_features_in_ == 4
 
 
+@pytest.mark.filterwarnings("ignore:contamination=0.1 would need:UserWarning")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_float32_tables(detector, X, dtype):
     X = X.to_numpy(dtype)
@@ -166,7 +169,7 @@ def test_nested_parameters_are_searched(X):
 
 
 def test_the_default_model_finds_outliers_of_every_scale(monkeypatch):
-    monkeypatch.setattr(_recipe, "N_STEPS", 200)
+    monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 200)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 1)) @ np.ones((1, 5)) + 0.3 * rng.standard_normal((300, 5))
     outliers = np.where(rng.random((50, 5)) < 0.3, -1.0, 1.0) * X[:50]
@@ -230,6 +233,7 @@ def test_a_threshold_that_cannot_be_leaves_the_old_one(X, contamination):
         clone(detector).set_contamination(0.1)
 
 
+@pytest.mark.filterwarnings("ignore:contamination=.* would need:UserWarning")
 @pytest.mark.parametrize("contamination", [0.04, 0.1, 0.25, 0.5])
 @pytest.mark.parametrize(
     "estimator", [PCA(2), make_pipeline(StandardScaler(), PCA(2))], ids=["PCA", "pipeline"]
@@ -375,7 +379,9 @@ def test_p_values_with_weights_give_the_row_the_largest_one():
     desired = (4 + np.array([0, 4, 4, 6, 7, 10])) / 14
     assert_allclose(_outliers.conformal_p_values(new, scores, weights), desired)
     threshold = _outliers.conformal_threshold(scores, weights, 0.6)
-    assert_allclose(threshold, 2.0, rtol=1e-5)
+    assert_allclose(threshold.offset, 2.0, rtol=1e-5)
+    assert_allclose(threshold.share, 8 / 14)
+    assert threshold.n_tied == 1
 
 
 def test_scale_of_the_weights_does_not_matter(X):
@@ -463,7 +469,7 @@ def test_contributions_sum_to_the_outlier_score(X, estimator):
 
 @pytest.mark.parametrize("estimator", [None, make_pipeline(StandardScaler(), PCA(2))])
 def test_the_broken_cell_is_found(monkeypatch, X, estimator):
-    monkeypatch.setattr(_recipe, "N_STEPS", 200)
+    monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 200)
     detector = AutoencoderOutlierDetector(estimator, random_state=0).fit(X)
     broken = X.iloc[[3, 60, 130]].copy()
     for place, name in enumerate(X.columns[:3]):
@@ -522,10 +528,27 @@ def test_gaussian_models_expect_the_conditional_mean(X, estimator):
         assert_allclose(expected.iloc[:, j], mean[j] + deviation[:, others] @ slopes, rtol=1e-6)
 
 
+@pytest.mark.parametrize("estimator", [SMALL_AE, SMALL_DAE, PCA(2)], ids=repr)
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_contributions_of_a_model_sum_to_minus_its_score(X, estimator, container):
+    X = container(X.to_numpy())
+    model = clone(estimator).fit(X)
+    contributions, expected = model.contributions(X), model.expected(X)
+    assert contributions.shape == expected.shape == X.shape
+    assert_allclose(contributions.sum(axis=1), -model.score_samples(X), rtol=1e-7)
+    if estimator in (SMALL_AE, SMALL_DAE):
+        assert_array_equal(expected, model.reconstruct(X))
+
+
+def test_a_bound_of_the_density_is_no_sum_over_columns():
+    assert not hasattr(VAETransformer, "contributions")
+    assert hasattr(VAETransformer, "expected")
+
+
 def test_sampled_shapley_values_are_exact_for_pairs_of_features(X):
     # The density of one normal distribution has no interaction of more than two features.
     detector = AutoencoderOutlierDetector(GaussianMixture(1), random_state=0).fit(X)
-    background = detector._background.to_numpy()
+    background = detector._background.T
     row = X.iloc[140].to_numpy()
 
     def value(features):
@@ -538,11 +561,11 @@ def test_sampled_shapley_values_are_exact_for_pairs_of_features(X):
 
 
 def test_sampled_shapley_values_are_near_for_any_score(monkeypatch, X):
-    monkeypatch.setattr(_outliers, "N_BACKGROUND_ROWS", 16)
+    monkeypatch.setattr(AutoencoderOutlierDetector, "_n_background_rows", 16)
     forest = IsolationForest(n_estimators=10, random_state=0)
     detector = AutoencoderOutlierDetector(forest, random_state=0).fit(X)
     row = X.iloc[131].to_numpy()
-    background = detector._background.to_numpy()
+    background = detector._background.T
 
     def value(features):
         mixed = background.copy()
@@ -555,16 +578,18 @@ def test_sampled_shapley_values_are_near_for_any_score(monkeypatch, X):
 
 
 def test_rows_to_compare_with_are_drawn_by_weight(X):
-    weights = np.where(np.arange(len(X)) % 2, 1.0, 1e-9)
+    is_heavy = np.arange(len(X)) % 2 == 1
+    weights = np.where(is_heavy, 1.0, 1e-9)
     detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X, sample_weight=weights)
-    assert len(detector._background) == 4
-    assert set(detector._background.index % 2) == {1}
+    drawn = set(map(tuple, detector._background.T))
+    assert len(drawn) == 4
+    assert drawn <= set(X[is_heavy].itertuples(index=False, name=None))
 
 
 def test_long_tables_are_explained_in_portions(monkeypatch, X):
     detector = AutoencoderOutlierDetector(GaussianMixture(2, random_state=0), random_state=0).fit(X)
     desired = detector.explain(X[:8])
-    monkeypatch.setattr(_outliers, "MAX_CELLS", 20 * 3)
+    monkeypatch.setattr(AutoencoderOutlierDetector, "_max_cells", 20 * 3)
     assert_allclose(detector.explain(X[:8]), desired, rtol=1e-9)
 
 

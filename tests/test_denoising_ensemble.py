@@ -10,8 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from skae import _recipe
-from skae._recipe import (
+from skae._denoising_ensemble import (
     DenoisingEnsemble,
     Experts,
     neighbor_distances,
@@ -23,7 +22,7 @@ from skae._recipe import (
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    monkeypatch.setattr(_recipe, "N_STEPS", 20)
+    monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 20)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def X():
 @pytest.fixture(scope="module")
 def ensemble(X):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_recipe, "N_STEPS", 20)
+        patch.setattr(DenoisingEnsemble, "_n_steps", 20)
         return DenoisingEnsemble(random_state=0).fit(X)
 
 
@@ -154,7 +153,7 @@ def test_score_of_normal_rows_is_about_minus_one(ensemble, X):
 
 
 def test_malignant_tumours_are_found(monkeypatch):
-    monkeypatch.setattr(_recipe, "N_STEPS", 200)
+    monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 200)
     X, benign = load_breast_cancer(return_X_y=True)
     normal = np.flatnonzero(benign)
     ensemble = DenoisingEnsemble(random_state=0).fit(X[normal[::2]])
@@ -196,7 +195,7 @@ def test_rows_are_scored_on_their_own(ensemble, X):
 
 def test_memory_is_bounded_by_scoring_wide_rows_in_parts(ensemble, X, monkeypatch):
     together = ensemble.contributions(X)
-    monkeypatch.setattr(_recipe, "MAX_CELLS", 40)
+    monkeypatch.setattr(Experts, "max_cells", 40)
     np.testing.assert_allclose(ensemble.contributions(X), together, rtol=1e-7, atol=1e-9)
 
 

@@ -49,7 +49,6 @@ HIDDEN_LAYER_SIZES = (128, 128)
 MAX_NOISE_LEVEL = 0.5
 LEARNING_RATE_INIT = 1e-2
 BATCH_SIZE = 128
-N_STEPS = 500
 # Each network of a view leaves one of them out.
 N_FOLDS = 8
 
@@ -59,8 +58,6 @@ N_VIEWS = 3
 N_DISTANCES = 3
 # A cell this far out, in standard deviations, is as far as it gets. Squares stay finite.
 FARTHEST = 1e9
-# Cells of rows that are scored together: bounds the memory for wide rows.
-MAX_CELLS = 2**19
 
 
 class Scaling(NamedTuple):
@@ -88,6 +85,9 @@ class Experts(TrainableModule):
         Networks in each view.
     n_features, n_references, n_axes : int
     """
+
+    max_cells: ClassVar[int] = 2**19
+    """Cells of rows that are scored together, which bounds the memory for wide rows."""
 
     mean: Tensor
     scale: Tensor
@@ -135,7 +135,7 @@ class Experts(TrainableModule):
 
     def standardize(self, x: Tensor) -> Tensor:
         """Rows in standard deviations from the mean."""
-        return ((x - self.mean) / self.scale).clamp(-FARTHEST, FARTHEST)
+        return standardize(x, self.mean, self.scale)
 
     def views(self, z: Tensor) -> Tensor:
         """Standardized rows as they are, with tails pulled in, and decorrelated.
@@ -209,7 +209,11 @@ class Experts(TrainableModule):
         """Note how the distances of the references are distributed."""
         distances = self.squared_distances(self.references, folds).sum(dim=2)
         known = torch.ones_like(distances)
-        known[-N_VIEWS:] = (folds < self.n_members).to(known.dtype)  # left out by a network
+        left_out = folds < self.n_members
+        known[-N_VIEWS:] = left_out.to(known.dtype)
+        if not left_out.any():  # heavy rows alone are references, and all networks have seen them
+            distances[-N_VIEWS:] = self.errors(self.views(self.references)).sum(dim=2)
+            known[-N_VIEWS:] = 1.0
         shares = known / known.sum(dim=1, keepdim=True)
         # A row that occurs twice is at no distance from the others.
         self.floor = 1e-3 * (shares * distances).sum(dim=1) + 1e-9
@@ -220,7 +224,7 @@ class Experts(TrainableModule):
 
     def contributions(self, x: Tensor) -> Tensor:
         """Part of each cell in the score, (batch, n_features)."""
-        n_rows = max(1, MAX_CELLS // x.shape[1])
+        n_rows = max(1, self.max_cells // x.shape[1])
         return torch.cat([self._contributions(part) for part in x.split(n_rows)])
 
     def _contributions(self, x: Tensor) -> Tensor:
@@ -257,14 +261,15 @@ def uniform(*shape: int, fan_in: int) -> nn.Parameter:
 
 def numbers_of_neighbors(n_references: int) -> tuple[int, int]:
     """How many references are the nearest of a row, and how many are near."""
-    nearest = min(N_NEAREST, n_references - 1)
+    nearest = max(1, min(N_NEAREST, n_references - 1))
     return nearest, max(nearest, int(SHARE_NEAR * n_references))
 
 
 def neighbors(rows: Tensor, references: Tensor, n: int, leave_out: bool = False) -> Tensor:
     """Numbers of the closest references of each row, in order, (batch, n)."""
-    a, b = rows.double(), references.double()
-    squared = torch.square(a).sum(dim=1)[:, None] + torch.square(b).sum(dim=1) - 2.0 * a @ b.T
+    rows, references = rows.double(), references.double()
+    lengths = torch.square(rows).sum(dim=1)[:, None] + torch.square(references).sum(dim=1)
+    squared = lengths - 2.0 * rows @ references.T  # (batch, n_references)
     # Which one of a tie comes first must not depend on how a product was rounded.
     squared = squared.float()
     if leave_out:
@@ -273,16 +278,22 @@ def neighbors(rows: Tensor, references: Tensor, n: int, leave_out: bool = False)
 
 
 def neighbor_distances(rows: Tensor, references: Tensor, leave_out: bool = False) -> Tensor:
-    """Mean squared difference to the nearest and to the near references, (2, batch, d)."""
+    """Mean squared difference to the nearest and to the near references, (2, batch, d).
+
+    Computed in float64: the squares of far rows cancel, and what is left has to be the same for a
+    row whatever its dtype and whichever rows are beside it.
+    """
+    dtype = rows.dtype
+    rows, references = rows.double(), references.double()
     n_nearest, n_near = numbers_of_neighbors(len(references))
     order = neighbors(rows, references, n_near, leave_out)
     nearest = torch.square(rows[:, None] - references[order[:, :n_nearest]]).mean(dim=1)
-    # E(x - r)^2 = x^2 - 2 x E(r) + E(r^2) over the near references.
+    # E(x - r)^2 = (x - E(r))^2 + V(r) over the near references.
     shares = rows.new_zeros(len(rows), len(references)).scatter_(1, order, 1.0 / n_near)
     moments = shares @ torch.cat([references, torch.square(references)], dim=1)  # (batch, 2d)
     mean, mean_square = moments.tensor_split(2, dim=1)
-    near = torch.square(rows) - 2.0 * rows * mean + mean_square
-    return torch.stack([nearest, near.clamp(min=0.0)])
+    variance = (mean_square - torch.square(mean)).clamp(min=0.0)
+    return torch.stack([nearest, torch.square(rows - mean) + variance]).to(dtype)
 
 
 def sample(n_rows: int, n: int, weights: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
@@ -295,6 +306,25 @@ def sample(n_rows: int, n: int, weights: np.ndarray | None, rng: np.random.Gener
     total = np.cumsum(np.ones(n_rows) if weights is None else weights[order])
     positions = (np.arange(n) + 0.5) / n * total[-1]
     return np.sort(order[np.searchsorted(total, positions)])
+
+
+def standardize(x: Any, mean: Any, scale: Any) -> Any:
+    """Rows, of Torch or NumPy, in standard deviations from the mean.
+
+    Half of each is subtracted, because the difference of two huge numbers may be infinite.
+    """
+    return (2.0 * ((0.5 * x - 0.5 * mean) / scale)).clip(-FARTHEST, FARTHEST)
+
+
+def standardization(X: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the columns, or one instead of zero; in float64.
+
+    Columns are divided by a power of two first, so that no square overflows or vanishes.
+    """
+    units = 2.0 ** (np.frexp(np.abs(X).max(axis=0))[1] - 1.0)
+    scaler = StandardScaler().fit(X / units, sample_weight=weights)
+    constant = scaler.var_ == 0.0
+    return scaler.mean_ * units, np.where(constant, 1.0, scaler.scale_ * units)
 
 
 def scaling_of(z: np.ndarray) -> Scaling:
@@ -318,6 +348,32 @@ def scaling_of(z: np.ndarray) -> Scaling:
         1.0 / np.sqrt(np.maximum(variances, 1e-6)),
         np.asarray(1.0 / np.sqrt(max(elsewhere, 1e-6))),
     )
+
+
+def build_experts(
+    n_members: int, mean: np.ndarray, scale: np.ndarray, references: np.ndarray
+) -> Experts:
+    """Networks with random weights, in views that the standardized references tell."""
+    scaling = scaling_of(references.astype(np.float64))
+    module = Experts(n_members, references.shape[1], len(references), scaling.axes.shape[1])
+    for name, array in scaling._asdict().items():
+        setattr(module, name, torch.from_numpy(np.asarray(array, dtype=np.float32)))
+    module.mean, module.scale = torch.from_numpy(mean), torch.from_numpy(scale)
+    module.references = torch.from_numpy(references)
+    return module
+
+
+def train_experts(
+    module: Experts, rows: Rows, progress: Progress, n_epochs: int, reporter: EpochReporter
+) -> None:
+    """Train for a fixed number of epochs."""
+    settings = Settings(
+        solver="adam",
+        learning_rate_init=LEARNING_RATE_INIT,
+        batch_size=BATCH_SIZE,
+        max_iter=n_epochs,
+    )
+    train(module, rows, None, progress, settings, reporter)
 
 
 class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
@@ -379,6 +435,9 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
     .. [3] Alain & Bengio, "What regularized auto-encoders learn from the data-generating
        distribution", Journal of Machine Learning Research 15 (2014).
     """
+
+    _n_steps: ClassVar[int] = 500
+    """Steps of the training, if that is not less than one pass over the data."""
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
@@ -470,44 +529,22 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         return self._apply("expected", self._validate(X))
 
     def _fit(self, X: Any, sample_weight: ArrayLike | None) -> None:
-        X = validate_table(self, X, dtype=FLOATS, ensure_min_samples=2)
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
-            kept = weights > 0.0
-            X, weights = X[kept], weights[kept]
-            if len(X) < 2:
-                raise ValueError(
-                    f"sample_weight leaves {len(X)} row of positive weight; at least 2 are needed."
-                )
-        random_state = check_random_state(self.random_state)
-        seed = random_state.randint(np.iinfo(np.int32).max)
+        X, weights = self._validate_training_data(X, sample_weight)
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         building_seed, training_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
         rng = np.random.default_rng(seed)
 
-        scaler = StandardScaler().fit(X, sample_weight=weights)
-        z = scaler.transform(X).astype(np.float32)  # (n_samples, n_features)
+        mean, scale = standardization(X, weights)
+        z = standardize(X, mean, scale).astype(np.float32)  # (n_samples, n_features)
         folds = rng.permutation(len(z)) % max(N_FOLDS, self.n_estimators)
         chosen = sample(len(z), min(len(z), N_REFERENCES), weights, rng)
-        references = z[chosen]
-        scaling = scaling_of(references.astype(np.float64))
-
         with private_random_numbers(building_seed, CPU):
-            module = Experts(self.n_estimators, z.shape[1], len(references), scaling.axes.shape[1])
-        for name, array in scaling._asdict().items():
-            setattr(module, name, torch.from_numpy(np.asarray(array, dtype=np.float32)))
-        module.mean, module.scale = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.scale_)
-        module.references = torch.from_numpy(references)
-
+            module = build_experts(self.n_estimators, mean, scale, z[chosen])
         rows = Rows(
             DenseTable(torch.from_numpy(z)),
             DenseTable(torch.from_numpy(folds)),
             None if weights is None else torch.from_numpy(weights / weights.mean()).float(),
         )
-        n_epochs = math.ceil(N_STEPS / math.ceil(len(rows) / BATCH_SIZE))
-        context = self._init_callback_context(max_subtasks=n_epochs)
         step_size = BATCH_SIZE * sum(weight.numel() for weight in module.parameters())
         device = resolve_device(self.device, large=step_size >= LARGE_STEP)
         progress = Progress()
@@ -520,6 +557,8 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
                 "device_": str(device),
             }
 
+        n_epochs = math.ceil(self._n_steps / math.ceil(len(rows) / BATCH_SIZE))
+        context = self._init_callback_context(max_subtasks=n_epochs)
         with (
             threads(1 if step_size < PARALLEL_STEP else None),
             private_random_numbers(training_seed, device),
@@ -527,16 +566,27 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
                 self, context, X=X, sample_weight=sample_weight, fitted_attributes=fitted_attributes
             ) as reporter,
         ):
-            settings = Settings(
-                solver="adam",
-                learning_rate_init=LEARNING_RATE_INIT,
-                batch_size=BATCH_SIZE,
-                max_iter=n_epochs,
-            )
-            train(module.to(device), rows.to(device), None, progress, settings, reporter)
+            train_experts(module.to(device), rows.to(device), progress, n_epochs, reporter)
             with torch.no_grad():
                 module.to(CPU).calibrate(torch.from_numpy(folds[chosen]))
             self.__dict__.update(fitted_attributes())
+
+    def _validate_training_data(
+        self, X: Any, sample_weight: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Check rows and weights, and leave out the rows of weight zero."""
+        X = validate_table(self, X, dtype=np.float64, ensure_min_samples=2)
+        if sample_weight is None:
+            return X, None
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weights = weights / (weights.max() or 1.0)  # squares of huge ones would overflow
+        kept = weights > 0.0
+        n_rows = np.count_nonzero(kept)
+        if n_rows < 2:
+            raise ValueError(
+                f"sample_weight leaves {n_rows} row of positive weight; at least 2 are needed."
+            )
+        return X[kept], weights[kept]
 
     def _validate(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
