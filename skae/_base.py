@@ -20,7 +20,7 @@ from sklearn.base import (
     clone,
 )
 from sklearn.callback import CallbackContext, CallbackSupportMixin, with_callbacks
-from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -42,7 +42,6 @@ from skae._sklearn_compat import (
     Interval,
     RealNotInt,
     StrOptions,
-    _check_sample_weight,
     _get_feature_names,
 )
 from skae._solvers import SOLVERS
@@ -59,7 +58,7 @@ from skae._training import (
     train,
     train_epoch,
 )
-from skae._validation import validate_table
+from skae._validation import read_table, validate_codes, validate_table, validate_weights
 from skae.networks._dense import ACTIVATIONS, anchor, dense_network
 
 CPU = torch.device("cpu")
@@ -170,14 +169,7 @@ class BaseAutoencoder(
         X_decoded : ndarray of shape (n_samples, `n_features_in_`)
             Reconstructions, in the dtype of X.
         """
-        check_is_fitted(self)
-        codes = check_array(X, dtype=FLOATS, estimator=self)
-        if codes.shape[1] != self.n_components_:
-            raise ValueError(
-                f"X has {codes.shape[1]} columns, but the codes of {type(self).__name__} have "
-                f"n_components_={self.n_components_}; pass what transform returns."
-            )
-        return self._apply("decode", codes)
+        return self._apply("decode", validate_codes(self, X))
 
     def reconstruct(self, X: ArrayLike) -> np.ndarray:
         """Encode and decode the rows of X.
@@ -249,9 +241,7 @@ class BaseAutoencoder(
         scores = self.score_samples(X)
         weights = None
         if sample_weight is not None:
-            weights = _check_sample_weight(
-                sample_weight, scores[:, np.newaxis], ensure_non_negative=True
-            )
+            weights = validate_weights(sample_weight, scores[:, np.newaxis])
         return float(np.average(scores, weights=weights))
 
     def __sklearn_tags__(self) -> Tags:
@@ -504,9 +494,7 @@ class BaseAutoencoder(
             check_support(X, self.loss, names)
         else:
             clean_names = _get_feature_names(X_clean)
-            X_clean = check_array(
-                X_clean, accept_sparse="csr", dtype=FLOATS, input_name="X_clean", estimator=self
-            )
+            X_clean = read_table(X_clean, self, table="X_clean", accept_sparse="csr")
             if X_clean.shape != X.shape:
                 raise ValueError(
                     f"X_clean has shape {X_clean.shape} and X has shape {X.shape}; row i of "
@@ -520,7 +508,7 @@ class BaseAutoencoder(
             check_support(X_clean, self.loss, names, table="X_clean")
         if sample_weight is None:
             return X, X_clean, None
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weights = validate_weights(sample_weight, X)
         n_rows = np.count_nonzero(weights)
         if n_rows < min_rows:
             raise ValueError(

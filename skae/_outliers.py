@@ -30,11 +30,11 @@ from skae._sklearn_compat import (
     HasMethods,
     Interval,
     StrOptions,
-    _check_sample_weight,
     _get_feature_names,
     _num_samples,
     _safe_indexing,
 )
+from skae._validation import native_table, validate_weights
 
 # What "auto" means: the share of normal rows that may be called outliers, and the share of rows
 # that is held out to keep it.
@@ -412,12 +412,10 @@ class AutoencoderOutlierDetector(
             The fitted detector.
         """
         self._check_parameters()
-        (X,) = indexable(X)
+        (X,) = indexable(native_table(X))
         weights = None
         if sample_weight is not None:
-            weights = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
+            weights = validate_weights(sample_weight, X)
             if not weights.all():
                 X, weights = _safe_indexing(X, np.flatnonzero(weights)), weights[weights > 0.0]
         with unchanged_on_failure(self):

@@ -14,7 +14,7 @@ import torch
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, svds
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, assert_all_finite, check_array, check_random_state
+from sklearn.utils import Tags, assert_all_finite, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -47,10 +47,9 @@ from skae._sklearn_compat import (
     Interval,
     RealNotInt,
     StrOptions,
-    _check_sample_weight,
     validate_parameter_constraints,
 )
-from skae._validation import validate_table
+from skae._validation import validate_codes, validate_table, validate_weights
 
 _FLOAT_DTYPES = [np.float64, np.float32]
 _SPARSE_SOLVERS = ("arpack", "covariance_eigh", "gram_eigh")
@@ -892,12 +891,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         X_original : ndarray of shape (n_samples, n_features)
             The points of the principal subspace that have these components, in the dtype of X.
         """
-        check_is_fitted(self)
-        X = check_array(X, input_name="X", dtype=_FLOAT_DTYPES)
-        if X.shape[1] != self.n_components_:
-            raise ValueError(
-                f"X has {X.shape[1]} columns, but this PCA has {self.n_components_} components."
-            )
+        X = validate_codes(self, X)
         axes = self.components_
         if self.whiten:
             axes = np.sqrt(self.explained_variance_)[:, np.newaxis] * axes
@@ -997,7 +991,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         """
         log_density = self.score_samples(X)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+            sample_weight = validate_weights(sample_weight, X)
         return float(np.average(log_density, weights=sample_weight))
 
     @property
@@ -1013,13 +1007,13 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
     def _fit(self, X: Any, sample_weight: Any) -> Any:
         """Fit, and return the validated data."""
         self._check_parameters()
-        if sparse.issparse(X) and self.svd_solver not in ("auto", *_SPARSE_SOLVERS):
-            raise TypeError(
-                f"svd_solver={self.svd_solver!r} would need the sparse X as a dense array; use "
-                f"'auto' or one of {', '.join(map(repr, _SPARSE_SOLVERS))}."
-            )
         with unchanged_on_failure(self):
             X, sample_weight = self._validate(X, sample_weight, reset=True)
+            if sparse.issparse(X) and self.svd_solver not in ("auto", *_SPARSE_SOLVERS):
+                raise TypeError(
+                    f"svd_solver={self.svd_solver!r} would need the sparse X as a dense array; use "
+                    f"'auto' or one of {', '.join(map(repr, _SPARSE_SOLVERS))}."
+                )
             self._solve(X, sample_weight)
         return X
 
@@ -1048,9 +1042,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             X = X.copy()
             X.sum_duplicates()
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
+            sample_weight = validate_weights(sample_weight, X)
         return X, sample_weight
 
     def _resolve_device(self, X: Any) -> torch.device:

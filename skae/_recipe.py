@@ -22,9 +22,9 @@ from skae._base import CPU, FLOATS, LARGE_STEP, PARALLEL_STEP, TORCH_DTYPE
 from skae._device import is_available, private_random_state, resolve_device, threads, to_tensor
 from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
-from skae._sklearn_compat import Interval, _check_sample_weight
+from skae._sklearn_compat import Interval
 from skae._training import History, Rows, TrainableModule, in_batches, train
-from skae._validation import validate_table
+from skae._validation import validate_table, validate_weights
 
 # Rows that others are compared with. More of them cost time in proportion and change little.
 N_REFERENCES = 2048
@@ -369,6 +369,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
        distribution", Journal of Machine Learning Research 15 (2014).
     """
 
+    _public_name: ClassVar[str] = "AutoencoderOutlierDetector"  # in messages
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
@@ -462,9 +463,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         X = validate_table(self, X, dtype=FLOATS, ensure_min_samples=2)
         weights = None
         if sample_weight is not None:
-            weights = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
+            weights = validate_weights(sample_weight, X)
             kept = weights > 0.0
             X, weights = X[kept], weights[kept]
             if len(X) < 2:
