@@ -58,7 +58,13 @@ from skae._training import (
     train,
     train_epoch,
 )
-from skae._validation import read_table, validate_codes, validate_table, validate_weights
+from skae._validation import (
+    float_dtype,
+    read_table,
+    validate_codes,
+    validate_table,
+    validate_weights,
+)
 from skae.networks._dense import ACTIVATIONS, anchor, dense_network
 
 CPU = torch.device("cpu")
@@ -705,7 +711,7 @@ class BaseAutoencoder(
 
     def _apply(self, method: str, X: np.ndarray, *arguments: Any) -> np.ndarray:
         """Apply a method of the fitted module to rows, in their dtype."""
-        device, dtype = torch.device(self.device_), TORCH_DTYPE[X.dtype.name]
+        device, dtype = torch.device(self.device_), TORCH_DTYPE[float_dtype(X).name]
         if not is_available(device) or (device.type == "mps" and dtype == torch.float64):
             device = CPU
         module: nn.Module = self.module_
@@ -760,7 +766,8 @@ def to_rows(X: np.ndarray, X_clean: np.ndarray | None, weights: np.ndarray | Non
         if issparse(table):
             return SparseTable(table)
         # Sums depend on the order in memory, and a fit must not.
-        return to_tensor(table, CPU, torch.float32).contiguous()
+        single = table if table.dtype.kind == "f" else table.astype(np.float32)
+        return to_tensor(single, CPU, torch.float32).contiguous()
 
     tables = (X,) if X_clean is None else (X, X_clean)
     rows = Rows(tuple(map(tensor_of, tables)))

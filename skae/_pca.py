@@ -970,7 +970,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             squared_distances[rows] += np.einsum("ij,ij->i", rest, rest) / noise
         log_determinant = np.log(variances).sum() + (n_features - n_components) * log(noise)
         log_density = -0.5 * (squared_distances + n_features * log(2.0 * pi) + log_determinant)
-        return log_density.astype(X.dtype, copy=False)
+        return log_density.astype(_float_dtype(X), copy=False)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-density of the rows.

@@ -24,7 +24,7 @@ from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import Interval
 from skae._training import History, Rows, TrainableModule, in_batches, train
-from skae._validation import validate_table, validate_weights
+from skae._validation import float_dtype, validate_table, validate_weights
 
 # Rows that others are compared with. More of them cost time in proportion and change little.
 N_REFERENCES = 2048
@@ -540,7 +540,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
 
     def _apply(self, method: str, X: np.ndarray) -> np.ndarray:
         """Apply a method of the fitted experts to rows, in their dtype."""
-        device, dtype = torch.device(self.device_), TORCH_DTYPE[X.dtype.name]
+        device, dtype = torch.device(self.device_), TORCH_DTYPE[float_dtype(X).name]
         if not is_available(device) or device.type == "mps":
             device = CPU  # distances are compared in float64
         sizes = (self.n_estimators, *self._state["axes"].shape)

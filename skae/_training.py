@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from skae._device import to_tensor
 from skae._recording import Recording
 from skae._solvers import FlatWeights, Solver
+from skae._validation import float_dtype
 
 
 class TrainableModule(nn.Module):
@@ -566,7 +567,11 @@ def in_batches(function: Callable[[Tensor], Tensor], X: Any, device: torch.devic
     with torch.inference_mode():
         for start in range(0, n_rows, INFERENCE_BATCH_SIZE):
             batch = X[start : start + INFERENCE_BATCH_SIZE]
-            batch = batch.toarray() if sparse.issparse(batch) else np.ascontiguousarray(batch)
+            batch = (
+                batch.toarray()
+                if sparse.issparse(batch)
+                else np.ascontiguousarray(batch, float_dtype(X))
+            )
             result = function(to_tensor(batch, device)).cpu().numpy()
             if n_rows <= INFERENCE_BATCH_SIZE:
                 return result

@@ -67,7 +67,8 @@ def validate_table(
     Returns
     -------
     ndarray or sparse matrix
-        Not copied if X can be used as it is.
+        Not copied if X can be used as it is. Integers of a memory map, and of any array that is not
+        for a fit, are left to those who read them by blocks, see `float_dtype`.
 
     Raises
     ------
@@ -84,6 +85,8 @@ def validate_table(
             return X
     X = native_table(X)
     check_names(estimator, X, reset)
+    if not reset and isinstance(X, np.ndarray) and X.dtype.kind in "iu":
+        dtype = None
     numbers = read_table(
         X,
         estimator,
@@ -131,6 +134,8 @@ def read_table(
     """
     owner = name_of(estimator)
     X = native_table(X, table)
+    if isinstance(X, np.memmap) and X.dtype.kind in "iu":
+        dtype = None
     numbers = to_numbers(X, estimator, table)
     if sparse.issparse(numbers) and not accept_sparse:
         dense = "sparse.to_dense()" if isinstance(X, pd.DataFrame) else "toarray()"
@@ -151,6 +156,11 @@ def read_table(
         allow_nan = ensure_all_finite == "allow-nan"
         check_finite(numbers, owner, column_labels(X), allow_nan=allow_nan, table=table)
     return numbers
+
+
+def float_dtype(X: Any) -> np.dtype:
+    """Dtype of the results for a validated table: its own, or float64 for integers."""
+    return X.dtype if X.dtype.kind == "f" else np.dtype(np.float64)
 
 
 def is_ready(
@@ -201,6 +211,7 @@ def validate_codes(estimator: BaseEstimator, X: Any) -> np.ndarray:
         return X
     X = native_table(X)
     codes = read_table(X, estimator)
+    codes = codes.astype(float_dtype(codes), copy=False)
     owner = name_of(estimator)
     if codes.shape[1] != estimator.n_components_:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import datetime
 import re
+import tracemalloc
 import warnings
 from decimal import Decimal
 
@@ -23,6 +24,7 @@ from skae import (
     AutoencoderOutlierDetector,
     AutoencoderTransformer,
     DenoisingAutoencoder,
+    VAETransformer,
     _recipe,
 )
 from skae._validation import check_finite, validate_codes, validate_table, validate_weights
@@ -602,6 +604,85 @@ def test_names_and_numbers_of_columns_are_kept_as_by_scikit_learn(names, fitted_
         names_in = list(getattr(estimator, "feature_names_in_", []))
         states.append((names_in, estimator.n_features_in_, [str(w.message) for w in caught]))
     assert states[0] == states[1]
+
+
+# Integers that are read by blocks
+
+BY_BLOCKS = {
+    "PCA": PCA(2),
+    "autoencoder": AutoencoderTransformer(2, hidden_layer_sizes=(4,), max_iter=1, random_state=0),
+    "VAE": VAETransformer(2, hidden_layer_sizes=(4,), max_iter=1, random_state=0),
+    "detector": AutoencoderOutlierDetector(PCA(2), random_state=0),
+    "default detector": AutoencoderOutlierDetector(random_state=0),
+}
+METHODS = ["transform", "reconstruction_error", "score_samples", "predict", "p_values"]
+
+
+def integer_map(path, n_rows, n_columns, dtype):
+    rng = np.random.default_rng(0)
+    np.save(path / "X.npy", rng.integers(0, 100, (n_rows, n_columns)).astype(dtype))
+    return np.load(path / "X.npy", mmap_mode="r")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.int64])
+@pytest.mark.parametrize("name", BY_BLOCKS)
+def test_integers_are_the_same_numbers_as_floats(monkeypatch, tmp_path, name, dtype):
+    monkeypatch.setattr(_recipe, "N_STEPS", 2)
+    mapped = integer_map(tmp_path, 200, 3, dtype)
+    floats = np.array(mapped, dtype=np.float64)
+    estimator, desired = clone(BY_BLOCKS[name]).fit(mapped), clone(BY_BLOCKS[name]).fit(floats)
+    for method in METHODS:
+        if hasattr(estimator, method):
+            results = [getattr(estimator, method)(X) for X in (mapped, np.array(mapped), floats)]
+            for result in results:
+                assert result.dtype == results[2].dtype
+                np.testing.assert_allclose(result, results[2], rtol=1e-10, atol=1e-10)
+            np.testing.assert_allclose(
+                results[2], getattr(desired, method)(floats), rtol=1e-5, atol=1e-6
+            )
+    if hasattr(estimator, "partial_fit"):
+        estimator.partial_fit(mapped)
+
+
+def peak_memory(function, *arguments):
+    """Bytes of NumPy that a call holds at once, at most."""
+    tracemalloc.start()
+    try:
+        function(*arguments)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", ["transform", "reconstruction_error", "score_samples"])
+@pytest.mark.parametrize("name", ["PCA", "autoencoder", "VAE", "detector"])
+def test_an_integer_map_is_never_a_whole_table_of_floats(tmp_path, name, method):
+    X = integer_map(tmp_path, 200_000, 30, np.int8)
+    estimator = clone(BY_BLOCKS[name]).fit(X[:1000])
+    if hasattr(estimator, method):
+        in_float64 = 8 * X.size  # 48 MB
+        assert peak_memory(getattr(estimator, method), X) < 0.8 * in_float64
+
+
+def test_a_fit_to_an_integer_map_holds_its_float32_copy_only(tmp_path):
+    X = integer_map(tmp_path, 200_000, 30, np.int8)
+    estimator = clone(BY_BLOCKS["autoencoder"]).set_params(batch_size=4096)
+    assert peak_memory(estimator.fit, X) < 1.3 * 4 * X.size
+
+
+def test_codes_in_an_integer_map_are_numbers(tmp_path):
+    codes = integer_map(tmp_path, 50, 2, np.int32)
+    for name in ("PCA", "autoencoder"):
+        estimator = clone(BY_BLOCKS[name]).fit(np.random.default_rng(0).normal(size=(30, 3)))
+        desired = estimator.inverse_transform(codes.astype(float))
+        assert_array_equal(estimator.inverse_transform(codes), desired)
+
+
+@pytest.mark.parametrize("loss", ["bernoulli", "gaussian"])
+def test_losses_take_integers(loss):
+    X = np.random.default_rng(0).integers(0, 2, (40, 3)).astype(np.uint8)
+    estimator = AutoencoderTransformer(1, loss=loss, max_iter=1, random_state=0).fit(X)
+    assert_array_equal(estimator.score_samples(X), estimator.score_samples(X.astype(float)))
 
 
 def test_a_fit_forgets_names_of_columns():
