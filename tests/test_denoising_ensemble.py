@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from skae._denoising_ensemble import (
     DenoisingEnsemble,
     Experts,
+    ledoit_wolf_shrinkage,
     neighbor_distances,
     numbers_of_neighbors,
     sample,
@@ -72,6 +73,15 @@ def test_third_view_is_decorrelated_with_the_shrunk_covariance():
     # The symmetric root, and no other one, stays as close to the columns as possible.
     root = np.linalg.lstsq(X, decorrelated)[0]
     np.testing.assert_allclose(root, root.T, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(300, 6), (30, 6), (20, 50), (1000, 1)])
+def test_shrinkage_is_that_of_scikit_learn(shape):
+    rng = np.random.default_rng(0)
+    X = rng.standard_t(4, shape) * rng.lognormal(size=shape[1])
+    variances = np.square(np.linalg.svd(X, compute_uv=False)) / len(X)
+    desired = LedoitWolf(assume_centered=True).fit(X).shrinkage_
+    np.testing.assert_allclose(ledoit_wolf_shrinkage(X, variances), desired, rtol=1e-9, atol=1e-12)
 
 
 def test_wide_tables_are_decorrelated_as_well():
