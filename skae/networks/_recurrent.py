@@ -106,7 +106,7 @@ def states_of(
     """
     precision: AbstractContextManager = nullcontext()
     place = inputs.device.type
-    if torch.is_autocast_enabled(place) and not has_bf16_recurrences(inputs.device):
+    if not has_bf16_recurrences(inputs.device) and torch.is_autocast_enabled(place):
         precision = torch.autocast(place, enabled=False)
         inputs = inputs.float()
         first_state = None if first_state is None else first_state.float()
