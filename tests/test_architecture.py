@@ -22,7 +22,7 @@ FLOORS = [
         "_solvers",
         "_validation",
     },
-    {"_linear_code", "_training", "networks"},
+    {"_linear_code", "_table", "_training", "networks"},
     {"_reporting"},
     {"_base"},
     {"_autoencoder", "_pca", "_vae"},
