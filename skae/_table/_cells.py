@@ -147,8 +147,8 @@ def read_booleans(series: nw.Series) -> Cells:
 
 def read_text(series: nw.Series) -> Cells:
     """Read strings as places in the sorted list of them."""
-    known = known_cells(series)
-    return text_cells(np.asarray(series.to_numpy(), dtype=object), known)
+    # An array of NumPy's own strings would lose zeros at their ends.
+    return text_cells(np.array(series.to_list(), dtype=object), known_cells(series))
 
 
 def text_cells(values: np.ndarray, known: np.ndarray) -> Cells:
@@ -165,7 +165,7 @@ def read_categories(series: nw.Series) -> Cells:
     native = series.to_native()
     known = known_cells(series)
     if series.implementation.is_polars():
-        cells = text_cells(series.cast(nw.String).to_numpy(), known)
+        cells = read_text(series.cast(nw.String))
         if not isinstance(series.dtype, nw.Enum):
             return replace(cells, form="text" if known.any() else "unknown")
         declared = pd.Index(series.dtype.categories, dtype=object)

@@ -40,12 +40,12 @@ def open_frame(X: Any) -> Frame | None:
     ValueError
         If columns share a name or have several levels of names, or the frame is not in memory.
     """
-    if isinstance(getattr(X, "columns", None), pd.MultiIndex):
-        raise ValueError(
-            "The columns of X have names of several levels. Join them first, for example by "
-            "X.columns = X.columns.map('_'.join)."
-        )
     if isinstance(X, pd.DataFrame):
+        if isinstance(X.columns, pd.MultiIndex):
+            raise ValueError(
+                "The columns of X have names of several levels. Join them first, for example by "
+                "X.columns = X.columns.map('_'.join)."
+            )
         names = list(X.columns)
         check_unique(names)
         return Frame("pandas", names, [X.iloc[:, i] for i in range(X.shape[1])], X)
@@ -258,8 +258,8 @@ def polars_column(dtype: Any, cells: Cells) -> Any:
     """Column of polars."""
     import polars as pl
 
-    if dtype == pl.Null:
-        return pl.Series([None] * len(cells.values), dtype=pl.Null)
+    if not cells.known.any():
+        return pl.Series([None] * len(cells.values), dtype=dtype)
     values = pl.Series(cells.values)
     masked = pl.select(pl.when(pl.Series(cells.known)).then(values)).to_series()
     if cells.levels is None:
@@ -276,8 +276,8 @@ def arrow_column(kind: Any, cells: Cells) -> Any:
     import pyarrow as pa
 
     types = pa.types
-    if types.is_null(kind):
-        return pa.nulls(len(cells.values))
+    if not cells.known.any():
+        return pa.nulls(len(cells.values), kind)
     unknown = ~cells.known
     if cells.levels is None:
         if types.is_floating(kind):

@@ -55,9 +55,8 @@ def fit_scaling(x: np.ndarray, exact: bool) -> State:
         # Deviations below the precision of the center are rounding.
         deviation = float(np.std(z))
         state["scale"] = deviation if deviation > 1e-14 * abs(state["center"]) else 1.0
-        again = unscale(state, scale(state, x))
-        limit = 0.25 if exact else TOLERANCE * (np.abs(x) + unit * np.std(y))
-        if np.all(np.abs(again - x) <= limit):
+        error = np.abs(unscale(state, scale(state, x)) / unit - y)
+        if np.all(error <= (0.25 / unit if exact else TOLERANCE * (np.abs(y) + np.std(y)))):
             break
     return state
 
