@@ -86,6 +86,7 @@ def pandas_table():
     columns = {
         "int8": pd.Series(rng.integers(-128, 128, N_ROWS), dtype="int8"),
         "int64": pd.Series(rng.integers(-(2**51), 2**51, N_ROWS)),
+        "wide int64": pd.Series(2**62 * rng.choice([-1, 1], N_ROWS)),
         "far int64": pd.Series(2**62 + rng.integers(0, 2**40, N_ROWS)),
         "Int64": pd.array(with_gaps(whole), dtype="Int64"),
         "whole floats": with_gaps([float(number) for number in whole]),
@@ -96,6 +97,8 @@ def pandas_table():
         "object booleans": pd.Series(with_gaps(flags), dtype=object),
         "str": with_gaps(letters),
         "object strings": pd.Series(with_gaps(letters), dtype=object),
+        "object NaN": pd.Series(with_gaps(letters), dtype=object).fillna(np.nan),
+        "object NA": pd.Series(with_gaps(letters), dtype=object).fillna(pd.NA),
         "string": pd.array(with_gaps(letters), dtype="string"),
         "string[python]": pd.array(with_gaps(letters), dtype="string[python]"),
         "category": pd.Categorical(with_gaps(letters), categories=list("cbaz")),
@@ -680,7 +683,7 @@ def test_kinds_can_be_chosen():
     X = pd.DataFrame(
         {"zip": [89073, 53111, 89073], "flag": [0, 1, 1], "grade": [3, 1, 2], "n": [1.5, 2.0, 2.5]}
     )
-    kinds = {"zip": "category", "flag": "count", "grade": "ordinal", "n": "category"}
+    kinds = {"zip": "category", "flag": "number", "grade": "ordinal", "n": "category"}
     encoder = TableEncoder(kinds).fit(X)
     assert dict(zip(X, encoder.schema_["kind"], strict=True)) == kinds
     assert list(encoder.get_feature_names_out()) == [

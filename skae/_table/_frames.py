@@ -20,6 +20,9 @@ import pandas as pd
 
 from skae._table._cells import NANOSECONDS, NOT_A_TIME, Cells
 
+# What stands for an unknown cell among Python objects.
+MISSING = {"None": None, "nan": np.nan, "NA": pd.NA, "NaT": pd.NaT}
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -91,7 +94,7 @@ def layout_of(frame: Frame, kept: list[int]) -> dict[str, Any]:
         return layout | {
             "index": index_state(frame.native.columns[kept]),
             "name": frame.native.columns.name,
-            "types": [type_state(frame.native.dtypes.iloc[i]) for i in kept],
+            "types": [column_state(frame.columns[i]) for i in kept],
         }
     if frame.library == "polars":
         file = io.BytesIO()
@@ -108,7 +111,7 @@ def write_frame(layout: dict[str, Any], columns: list[Cells], index: Any = None)
         return write_array(np.dtype(layout["types"][0]), columns)
     if library == "pandas":
         series = [
-            write(type_of(state), cells)
+            write(type_of(state), cells, MISSING[state.get("missing", "None")])
             for state, cells in zip(layout["types"], columns, strict=True)
         ]
         frame = pd.DataFrame(dict(enumerate(series)))
@@ -159,6 +162,16 @@ def type_state(dtype: Any) -> dict[str, Any]:
     return {"dtype": str(dtype)}
 
 
+def column_state(column: pd.Series) -> dict[str, Any]:
+    """Plain description of the type of a column, and what Python objects have for unknown ones."""
+    state = type_state(column.dtype)
+    unknown = column[column.isna()]
+    if len(unknown) and pd.api.types.is_object_dtype(column.dtype):
+        names = {"float": "nan", "NAType": "NA", "NaTType": "NaT"}
+        state["missing"] = names.get(type(unknown.iloc[0]).__name__, "None")
+    return state
+
+
 def type_of(state: dict[str, Any]) -> Any:
     """Type of pandas from its description."""
     if "categories" in state:
@@ -202,7 +215,7 @@ def times_of(ticks: np.ndarray, dtype: Any) -> pd.Series:
     return pd.Series(ticks.view(dtype))
 
 
-def pandas_column(dtype: Any, cells: Cells) -> pd.Series:
+def pandas_column(dtype: Any, cells: Cells, missing: Any) -> pd.Series:
     """Column of pandas. An unknown cell makes a type nullable that is not."""
     values, known = cells.values, cells.known
     if isinstance(dtype, pd.ArrowDtype):
@@ -214,7 +227,7 @@ def pandas_column(dtype: Any, cells: Cells) -> pd.Series:
     if isinstance(dtype, pd.DatetimeTZDtype) or dtype.kind in "mM":
         return times_of(np.where(known, values, NOT_A_TIME), dtype)
     if pd.api.types.is_object_dtype(dtype):
-        return pd.Series(python_objects(cells), dtype=object)
+        return pd.Series(python_objects(cells, missing), dtype=object)
     if isinstance(dtype, pd.SparseDtype):
         if not known.all():
             dtype = pd.SparseDtype(np.float64, np.nan)
@@ -230,8 +243,8 @@ def pandas_column(dtype: Any, cells: Cells) -> pd.Series:
     return pd.Series(values.astype(dtype.numpy_dtype)).astype(dtype).where(known)
 
 
-def python_objects(cells: Cells) -> np.ndarray:
-    """Python objects, None in unknown cells."""
+def python_objects(cells: Cells, missing: Any = None) -> np.ndarray:
+    """Python objects, and the one that stands for unknown ones."""
     values = cells.values[cells.known]
     found: list[Any]
     if cells.levels is not None:
@@ -246,7 +259,7 @@ def python_objects(cells: Cells) -> np.ndarray:
         found = [Decimal(f"{value:.{cells.details['scale']}f}") for value in values]
     else:
         found = values.tolist()
-    objects = np.full(len(cells.values), None, dtype=object)
+    objects = np.full(len(cells.values), missing, dtype=object)
     objects[cells.known] = found
     return objects
 

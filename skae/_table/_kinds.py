@@ -36,13 +36,14 @@ def one_hot(state: State) -> str:
     return "one-hot, rare levels grouped" if is_grouped else "one-hot"
 
 
-INTEGER = Kind(
-    lambda cells, max_categories, forced: _number.fit_integer(cells),
-    _number.encode_integer,
-    _number.decode_integer,
+NUMBER = Kind(
+    lambda cells, max_categories, forced: _number.fit_number(cells),
+    _number.encode_number,
+    _number.decode_number,
     _number.names_of_number,
     scaling_of,
 )
+WHOLE = NUMBER._replace(fit=lambda cells, max_categories, forced: _number.fit_integer(cells))
 TIME_LINE = Kind(
     lambda cells, max_categories, forced: _time.fit_time_line(cells),
     _time.encode_time_line,
@@ -51,15 +52,9 @@ TIME_LINE = Kind(
     lambda state: ", ".join(["time line", *state["cycles"]]),
 )
 KINDS = {
-    "number": Kind(
-        lambda cells, max_categories, forced: _number.fit_number(cells),
-        _number.encode_number,
-        _number.decode_number,
-        _number.names_of_number,
-        scaling_of,
-    ),
-    "integer": INTEGER,
-    "count": INTEGER,
+    "number": NUMBER,
+    "integer": WHOLE,
+    "count": WHOLE,
     "boolean": Kind(
         lambda cells, max_categories, forced: _category.fit_boolean(cells),
         _category.encode_boolean,
@@ -93,7 +88,7 @@ KINDS = {
         _time.names_of_time,
         lambda state: "sine and cosine",
     ),
-    "duration": INTEGER,
+    "duration": WHOLE,
     "constant": Kind(
         lambda cells, max_categories, forced: _category.fit_constant(cells),
         _category.encode_constant,
@@ -105,7 +100,7 @@ KINDS = {
 # Kinds that the user may choose for a column of a form. The first is that of the form itself.
 CHOICES = {
     "number": ("number", "integer", "count", "boolean", "category", "ordinal"),
-    "integer": ("integer", "count", "boolean", "category", "ordinal"),
+    "integer": ("integer", "number", "count", "boolean", "category", "ordinal"),
     "boolean": ("boolean", "category", "ordinal"),
     "text": ("category",),
     "category": ("category", "ordinal"),

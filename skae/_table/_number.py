@@ -27,58 +27,56 @@ TICKS = {
 
 def fit_number(cells: Cells) -> State:
     """Describe a column of numbers: its transformation, digits and limits."""
-    values = cells.known_values.astype(np.float64)
+    if cells.form == "integer":
+        return fit_integer(cells)
+    values = cells.known_values
     scaling = fit_scaling(values, exact=False)
-    return {
-        "scaling": scaling,
-        "decimals": decimals_of(cells),
-        "limits": limits_of(values, cells.details.get("limits"), scaling),
-    }
-
-
-def encode_number(state: State, cells: Cells) -> np.ndarray:
-    """Standardize numbers, (n, 1)."""
-    return scale(state["scaling"], cells.values.astype(np.float64))[:, None]
-
-
-def decode_number(state: State, codes: np.ndarray) -> np.ndarray:
-    """Numbers within the limits of the column, (n,)."""
-    values = np.clip(unscale(state["scaling"], codes[:, 0]), *state["limits"])
-    if state["decimals"] is not None:
-        values = np.clip(np.round(values, state["decimals"]), *state["limits"])
-    return values
+    limits = limits_of(values, cells.details.get("limits"), scaling)
+    digits = {"is_whole": False, "decimals": decimals_of(cells)}
+    return {"scaling": scaling, "origin": 0.0, "step": 1, "limits": limits} | digits
 
 
 def fit_integer(cells: Cells) -> State:
     """Describe a column of whole numbers: its transformation, unit and limits."""
     values = cells.known_values
     step = step_of(values, cells.details["unit"]) if cells.form == "duration" else 1
-    origin = origin_of(values, step)
-    steps = (values - origin) / step
-    # Tails, spikes and signs are those of the values, not of their distance to the origin.
-    is_small = float(np.max(np.abs(values))) < MAX_RANGE
-    if is_small:
-        origin, steps = 0, values / step
-    scaling = fit_scaling(steps.astype(np.float64), exact=True)
+    # A transformation is that of the values, not of their distance to the origin, if floats can
+    # hold them.
+    are_small = float(np.max(np.abs(values))) < MAX_RANGE
+    origin = 0 if are_small else origin_of(values, step)
+    scaling = fit_scaling(steps_from(values, origin, step), exact=True)
     limits = limits_of(values, cells.details.get("limits", (-INT64.max, INT64.max)), scaling)
-    return {"scaling": scaling, "origin": origin, "step": step, "limits": limits}
+    digits = {"is_whole": True, "decimals": None}
+    return {"scaling": scaling, "origin": origin, "step": step, "limits": limits} | digits
 
 
-def encode_integer(state: State, cells: Cells) -> np.ndarray:
-    """Standardize whole numbers, (n, 1)."""
-    steps = (cells.values - state["origin"]) / state["step"]
-    return scale(state["scaling"], steps.astype(np.float64))[:, None]
+def encode_number(state: State, cells: Cells) -> np.ndarray:
+    """Standardize numbers, (n, 1)."""
+    steps = steps_from(cells.values, state["origin"], state["step"])
+    return scale(state["scaling"], steps)[:, None]
 
 
-def decode_integer(state: State, codes: np.ndarray) -> np.ndarray:
-    """Whole numbers within the limits of the column, (n,)."""
-    steps = np.rint(unscale(state["scaling"], codes[:, 0]))
-    return whole_numbers(steps, state["step"], state["origin"], state["limits"])
+def decode_number(state: State, codes: np.ndarray) -> np.ndarray:
+    """Numbers within the limits of the column, (n,)."""
+    values = unscale(state["scaling"], codes[:, 0])
+    if state["is_whole"]:
+        return whole_numbers(np.rint(values), state["step"], state["origin"], state["limits"])
+    if state["decimals"] is not None:
+        values = np.round(np.clip(values, *state["limits"]), state["decimals"])
+    return np.clip(values, *state["limits"])
 
 
 def names_of_number(state: State, cells: Cells) -> list[str]:
     """Return the one name, which is that of the column."""
     return [""]
+
+
+def steps_from(values: np.ndarray, origin: Any, step: int) -> np.ndarray:
+    """Count steps from the origin, as floats; exactly, unless a difference overflows."""
+    if values.dtype.kind == "i":
+        furthest = max(int(values.max()) - origin, origin - int(values.min()))
+        values = values.astype(np.float64) if furthest > INT64.max else values
+    return (values - origin) / step
 
 
 def whole_numbers(steps: np.ndarray, step: int, origin: Any, limits: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from skae._table._cells import INT64, Cells
-from skae._table._number import MIN_DISTINCT, TICKS, origin_of, step_of, whole_numbers
+from skae._table._number import MIN_DISTINCT, TICKS, origin_of, step_of, steps_from, whole_numbers
 from skae._table._scaling import State
 
 DAY = 86_400  # seconds
@@ -32,7 +32,7 @@ def fit_time_line(cells: Cells) -> State:
     step = 1 if unit == "D" else step_of(ticks, unit)
     state: State = {"unit": unit, "zone": zone, "day": day, "step": step}
     state["origin"] = origin_of(ticks, step)
-    lines = steps_from(state, ticks)
+    lines = steps_from(ticks, state["origin"], step)
     state["center"] = float(np.rint(lines.mean()))
     state["scale"] = float(lines.std()) or 1.0
     parts = calendar(state, ticks)
@@ -49,7 +49,8 @@ def fit_time_line(cells: Cells) -> State:
 
 def encode_time_line(state: State, cells: Cells) -> np.ndarray:
     """Time line, and sine and cosine of each cycle, (n, 1 + 2 * n_cycles)."""
-    line = (steps_from(state, cells.values) - state["center"]) / state["scale"]
+    lines = steps_from(cells.values, state["origin"], state["step"])
+    line = (lines - state["center"]) / state["scale"]
     parts = calendar(state, cells.values)
     angles = [2.0 * np.pi * parts[name] for name in state["cycles"]]
     return np.column_stack([line, *(wave(angle) for angle in angles for wave in (np.sin, np.cos))])
@@ -111,14 +112,6 @@ def local_ticks(ticks: np.ndarray, unit: str, zone: str | None) -> np.ndarray:
         return ticks
     utc = pd.DatetimeIndex(ticks.view(f"M8[{unit}]")).tz_localize("UTC")
     return utc.tz_convert(zone).tz_localize(None).asi8
-
-
-def steps_from(state: State, ticks: np.ndarray) -> np.ndarray:
-    """Count steps from the origin, as floats."""
-    low, high = int(ticks.min()), int(ticks.max())
-    if max(high - state["origin"], state["origin"] - low) > INT64.max:
-        return (ticks.astype(np.float64) - state["origin"]) / state["step"]
-    return (ticks - state["origin"]) / state["step"]
 
 
 def limits_of_ticks(ticks: np.ndarray, unit: str, day: int) -> tuple[int, int]:
