@@ -116,6 +116,7 @@ def pandas_table():
         "dates": pd.Series(with_gaps(dates(rng, dt.date(1, 1, 1), 3_600_000)), dtype=object),
         "times": pd.Series(with_gaps(times), dtype=object),
         "decimals": pd.Series(with_gaps(decimals(rng)), dtype=object),
+        "whole decimals": pd.Series([Decimal(i) for i in range(N_ROWS)], dtype=object),
         "sparse": pd.arrays.SparseArray(rng.choice([0.0, 0.0, 1.5, 2.5], N_ROWS)),
         "one text": "x",
         "one number": 0.1,
@@ -166,6 +167,7 @@ def polars_table():
             pl.Duration("ns")
         ),
         "Decimal": pl.Series(with_gaps(decimals(rng)), dtype=pl.Decimal(12, 2)),
+        "whole Decimal": pl.Series([Decimal(i) for i in range(N_ROWS)], dtype=pl.Decimal(9, 2)),
         "Null": pl.Series([None] * N_ROWS),
     }
     inexact = {"Float64": with_gaps(rng.normal(size=N_ROWS).tolist())}
@@ -198,6 +200,7 @@ def pyarrow_table():
         "offset": pa.array(ticks).cast(pa.timestamp("ms", "+02:00")),
         "duration": pa.array(ticks).cast(pa.duration("ms")),
         "decimal": pa.array(decimals(rng), pa.decimal128(8, 2)),
+        "whole decimal": pa.array([Decimal(i) for i in range(N_ROWS)], pa.decimal128(9, 2)),
         "null": pa.nulls(N_ROWS),
         "bool": with_gaps((rng.random(N_ROWS) < 0.5).tolist()),
         "int16": pa.array(with_gaps([i % 9 for i in range(N_ROWS)]), pa.int16()),
@@ -700,6 +703,31 @@ def test_kinds_can_be_chosen():
 
 
 @pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("number", 1.5),
+        ("number", 3),
+        ("count", 3),
+        ("boolean", True),
+        ("category", "Ulm"),
+        ("ordinal", 3),
+        ("datetime", pd.Timestamp("2020-02-29 12:34:56")),
+        ("date", dt.date(1066, 10, 14)),
+        ("time", dt.time(12, 34, 56, 789)),
+        ("duration", pd.Timedelta("3D")),
+        ("constant", "Ulm"),
+    ],
+)
+def test_chosen_kinds_of_columns_of_one_value_come_back(kind, value):
+    X = pd.DataFrame({"x": [value, value]})
+    encoder = TableEncoder({"x": kind}).fit(X)
+    assert encoder.schema_["kind"][0] == kind
+    pd.testing.assert_frame_equal(encoder.inverse_transform(encoder.transform(X)), X)
+    noise = np.random.default_rng(0).normal(size=(20, encoder.transform(X).shape[1]))
+    assert encoder.inverse_transform(noise).dtypes.equals(X.dtypes)
+
+
+@pytest.mark.parametrize(
     ("kinds", "words"),
     [
         ({"a": "numeric"}, r"kinds\['a'\] is 'numeric'. It must be one of 'number'"),
@@ -834,6 +862,14 @@ def test_decoded_rows_have_the_index_of_the_codes():
     assert list(codes.columns) == list(encoder.get_feature_names_out())
     assert encoder.inverse_transform(codes[::-2]).index.equals(X.index[::-2])
     assert encoder.inverse_transform(codes.to_numpy()).index.equals(pd.RangeIndex(N_ROWS))
+
+
+def test_codes_may_be_a_frame_of_polars():
+    X, _ = polars_table()
+    encoder = TableEncoder().set_output(transform="polars").fit(X)
+    codes = encoder.transform(X)
+    assert type(codes) is pl.DataFrame
+    assert_same_table(encoder.inverse_transform(codes), encoder.inverse_transform(codes.to_numpy()))
 
 
 def test_names_of_columns_come_back():

@@ -181,7 +181,9 @@ def type_of(state: dict[str, Any]) -> Any:
 
         return pd.ArrowDtype(pa.ipc.read_schema(pa.py_buffer(state["arrow"])).types[0])
     if "storage" in state:
-        missing = {"na_value": np.nan} if state["has_nan"] else {}
+        # Before pandas 3 the name of the storage said so.
+        is_named = state["storage"].endswith("_numpy")
+        missing = {"na_value": np.nan} if state["has_nan"] and not is_named else {}
         return pd.StringDtype(state["storage"], **missing)
     return pd.api.types.pandas_dtype(state["dtype"])
 
@@ -295,6 +297,8 @@ def arrow_column(kind: Any, cells: Cells) -> Any:
     if cells.levels is None:
         if types.is_floating(kind):
             return pa.array(cells.values.astype(kind.to_pandas_dtype()), mask=unknown)
+        if types.is_decimal(kind):
+            return pa.array(cells.values.astype(np.float64), mask=unknown).cast(kind)
         array = pa.array(cells.values, mask=unknown)
         if types.is_time(kind):
             array = pa.array(cells.values // NANOSECONDS[kind.unit], mask=unknown)
