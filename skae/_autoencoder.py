@@ -11,7 +11,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from skae._base import BaseAutoencoder, LossContributionsMixin, Start
+from skae._base import BaseAutoencoder, Start
+from skae._checks import warn_of_small_columns
 from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance, squared_jacobian_norm
 from skae._rows import Batch, Rows
 from skae._training import ByHand, TrainableModule, mean_squared_residual
@@ -209,8 +210,31 @@ def build_autoencoder(
         corruption=corruption,
     )
     if start is not None:
+        if LOSSES[estimator.loss].learns_variance:
+            warn_of_small_columns(estimator, start.rows)
         module.start_variance(start.rows)
     return module
+
+
+class LossContributionsMixin:
+    """Contributions to a score that is minus the mean of the loss over the features."""
+
+    def contributions(self, X: ArrayLike) -> np.ndarray:
+        """Part of each cell in the outlier score of its row, minus `score_samples`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        contributions : ndarray of shape (n_samples, n_features)
+            Loss of each cell over the number of features. The contributions of a row sum to minus
+            its score.
+        """
+        losses = self.reconstruction_error(X, per_feature=True)  # type: ignore[attr-defined]
+        return losses / losses.shape[1]
 
 
 class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
@@ -224,7 +248,9 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
     ----------
     n_components : int or float, default=0.9
         Length of the code. A float between 0 and 1 means as many components as PCA needs to keep
-        that share of the variance. A code longer than the row is allowed.
+        that share of the variance: hundreds for wide tables whose columns have little in common,
+        such as counts of words. ``verbose=True`` shows how many, and an integer is faster then. A
+        code longer than the row is allowed.
     hidden_layer_sizes : int or sequence of int, default=(128, 64)
         Units of each hidden layer of the encoder; the decoder mirrors them. With ``()`` both are
         one linear layer.
@@ -242,7 +268,8 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
         non-linear one, ``z = W(x - m) + f(x)`` and ``W'z + m + g(z)``, with W and m from the PCA of
         all rows and f and g zero at first. Where training does not lower the monitored loss by
         more than its standard error, PCA is what `fit` returns. With a logistic output the start is
-        PCA to first order in x - m. "random" is the plain network.
+        PCA to first order in x - m. "random" is the plain network with Glorot's weights, which is
+        the start of Keras.
     tied_weights : bool, default=False
         Whether the decoder's matrices are those of the encoder transposed.
     use_bias : bool, default=True
@@ -313,7 +340,7 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
         global random state is not touched. Pass an int for the same model in every call on the
         same machine.
     verbose : bool, default=False
-        Whether to show a progress bar.
+        Whether to show a progress bar, with the length of the code and the number of weights.
 
     Attributes
     ----------

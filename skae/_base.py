@@ -18,23 +18,31 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skae._checks import check_autoencoder, resolve_output_activation, validate_training_data
+from skae._checks import (
+    check_autoencoder,
+    resolve_output_activation,
+    validate_training_data,
+    validate_validation_data,
+)
 from skae._decomposition import LinearCode, linear_code
 from skae._device import (
     CPU,
     FLOATS,
     LARGE_STEP,
     PARALLEL_STEP,
-    plain_arithmetic,
     resolve_device,
     threads,
+    torch_at_work,
 )
 from skae._losses import LOSSES, check_support
 from skae._module_estimator import ModuleEstimator
-from skae._random import permutation, private_random_numbers, random_numbers_of_the_process
-from skae._reporting import EpochReporter
+from skae._random import (
+    networks_of_float32,
+    private_random_numbers,
+    random_numbers_of_the_process,
+)
 from skae._rollback import unchanged_on_failure
-from skae._rows import Rows, to_rows
+from skae._rows import Rows, hold_out, to_rows
 from skae._sklearn_compat import (
     Interval,
     RealNotInt,
@@ -49,9 +57,9 @@ from skae._training import (
     TrainableModule,
     best_module,
     check_finite,
-    encode_rows,
     first_rows,
     mean_loss,
+    pretrain,
     train,
     train_epoch,
 )
@@ -311,13 +319,14 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         """
         self._check_parameters()
         n_layers = np.size(self.hidden_layer_sizes) + 1
-        n_epochs = self.max_iter + n_layers * self.pretrain_iter
+        n_epochs = int(self.max_iter) + n_layers * int(self.pretrain_iter)
         context = self._init_callback_context(max_subtasks=n_epochs)
-        with unchanged_on_failure(self):
+        with unchanged_on_failure(self), torch_at_work(CPU):
             all_rows = to_rows(
                 *validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
             )
-            own_validation_rows = self._validation_rows(X_clean is not None, *validation_data)
+            own = validate_validation_data(self, X_clean is not None, *validation_data)
+            own_rows = None if own is None else to_rows(*own)
             continued = self.warm_start and hasattr(self, "module_")
             progress = self._progress(continued)
             building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
@@ -325,11 +334,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 n_components, linear = self._count_components(all_rows, continued)
                 # What a seed means includes the order of the draws: of weights, of rows held out.
                 if self._holds_out_from_start:
-                    rows, validation_rows = self._split(all_rows, progress, own_validation_rows)
+                    rows, validation_rows = self._split(all_rows, progress, own_rows)
                     module = self._start(rows, n_components, continued)
                 else:
                     module = self._start(all_rows, n_components, continued, linear)
-                    rows, validation_rows = self._split(all_rows, progress, own_validation_rows)
+                    rows, validation_rows = self._split(all_rows, progress, own_rows)
             device = self._resolve_device(module)
             module, rows = module.to(device), rows.to(device)
             if validation_rows is not None:
@@ -337,14 +346,19 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             attributes = partial(self._fitted_attributes, n_components, device, progress, rows)
             with self._training(
                 context,
-                {"X": X, "sample_weight": sample_weight},
+                {
+                    "X": X,
+                    "sample_weight": sample_weight,
+                    "size": f"{n_components} components, {count_weights(module):,} weights",
+                },
                 seed=training_seed,
                 device=device,
-                n_threads=self._n_threads(module, self.batch_size),
+                n_threads=self._n_threads(module, int(self.batch_size)),
                 fitted_attributes=lambda: attributes(best_module(module, progress)),
             ) as reporter:
                 if self.pretrain_iter > 0 and not continued:
-                    self._pretrain(module, rows, progress, reporter)
+                    settings = self._settings(max_iter=int(self.pretrain_iter))
+                    pretrain(module, rows, progress, settings, reporter)
                 settings = self._settings(
                     # A penalty on the weights is not part of the loss, and may cost some of it.
                     never_worse=self._is_anchored() and self.alpha == 0.0
@@ -356,23 +370,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 self.__dict__.update(attributes(module))
         return self
 
-    def _pretrain(
-        self, module: TrainableModule, rows: Rows, progress: Progress, reporter: EpochReporter
-    ) -> None:
-        """Train each layer as an autoencoder of the codes of the layer below it."""
-        settings = self._settings(max_iter=self.pretrain_iter)
-        for number, stage in enumerate(module.stages(), start=1):
-            reporter.task_name = f"pretraining of layer {number}"
-            stage_progress = Progress()
-            train(stage, rows, None, stage_progress, settings, reporter)
-            progress.pretrain_loss_curves.append(stage_progress.loss_curve)
-            rows = encode_rows(stage.eval().encode, rows)
-        reporter.task_name = "epoch"
-
     def _partial_fit(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any = None) -> Self:
         self._check_parameters()
         continued = hasattr(self, "module_")
-        with unchanged_on_failure(self):
+        with unchanged_on_failure(self), torch_at_work(CPU):
             rows = to_rows(
                 *validate_training_data(
                     self, X, X_clean, sample_weight, reset=not continued, min_rows=1
@@ -387,9 +388,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             module, rows = module.to(device), rows.to(device)
             settings = self._settings(learning_rate="constant")
             with (
-                plain_arithmetic(device),
+                torch_at_work(device),
                 private_random_numbers(training_seed, device),
-                threads(self._n_threads(module, self.batch_size)),
+                threads(self._n_threads(module, int(self.batch_size))),
             ):
                 descent = Descent(module, settings, progress.memory)
                 loss = train_epoch(descent, rows, progress, settings)
@@ -426,10 +427,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             if rate == "auto"
             else rate,
             "alpha": self.alpha,
-            "batch_size": self.batch_size,
-            "max_iter": self.max_iter,
+            "batch_size": int(self.batch_size),
+            "max_iter": int(self.max_iter),
             "tol": self.tol,
-            "n_iter_no_change": self.n_iter_no_change,
+            "n_iter_no_change": int(self.n_iter_no_change),
             "shuffle": self.shuffle,
             "precision": self.precision,
         }
@@ -451,35 +452,6 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             held_out=self._held_out,
         )
 
-    def _validation_rows(
-        self, paired: bool, X_val: Any, sample_weight_val: Any = None, X_clean_val: Any = None
-    ) -> Rows | None:
-        """Check the user's own rows for early stopping."""
-        if X_val is None:
-            for name, given in (
-                ("sample_weight_val", sample_weight_val),
-                ("X_clean_val", X_clean_val),
-            ):
-                if given is not None:
-                    raise ValueError(f"{name} belongs to X_val, which is not given; pass both.")
-            return None
-        if not self.early_stopping:
-            raise ValueError(
-                "X_val has no effect with early_stopping=False; use early_stopping=True or leave "
-                "X_val out."
-            )
-        if paired != (X_clean_val is not None):
-            given, missing = ("X_clean", "X_clean_val") if paired else ("X_clean_val", "X_clean")
-            raise ValueError(
-                f"{given} is given and {missing} is not, so that rows trained on and rows for "
-                "early stopping would be compared with different things; pass both or none."
-            )
-        return to_rows(
-            *validate_training_data(
-                self, X_val, X_clean_val, sample_weight_val, reset=False, min_rows=1, suffix="_val"
-            )
-        )
-
     def _split(
         self, rows: Rows, progress: Progress, validation_rows: Rows | None
     ) -> tuple[Rows, Rows | None]:
@@ -494,14 +466,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 f"validation_fraction={self.validation_fraction} of {n_rows} rows leaves none "
                 "to train on; use a smaller fraction or early_stopping=False."
             )
-        before = progress.held_out
-        if before is not None and len(before) == n_held_out and before.max() < n_rows:
-            held_out = torch.from_numpy(before)
-            is_kept = torch.ones(n_rows, dtype=torch.bool)
-            is_kept[held_out] = False
-            kept = is_kept.nonzero()[:, 0]
-        else:
-            held_out, kept = permutation(n_rows, CPU).split([n_held_out, n_rows - n_held_out])
+        kept, held_out = hold_out(n_rows, n_held_out, progress.held_out)
         progress.held_out = held_out.numpy()
         return rows.take(kept), rows.take(held_out)
 
@@ -532,8 +497,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             elif linear is None:
                 linear = linear_code(*rows.source(), n_components)
             start = Start(rows, linear)
-        with plain_arithmetic(CPU):
-            module = self._build_module(n_features, n_components, start)
+        module = self._build_module(n_features, n_components, start)
         if continued:
             try:
                 module.load_state_dict(self.module_.state_dict())
@@ -551,7 +515,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _build_network(self, n_features: int, n_components: int) -> tuple[nn.Module, nn.Module]:
         """Build encoder and decoder with random weights."""
         if self.network is not None:
-            with random_numbers_of_the_process():
+            with random_numbers_of_the_process(), networks_of_float32():
                 modules = self.network(n_features, n_components)
                 check_modules(modules, n_features, n_components, self.network)
             return modules
@@ -592,7 +556,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         return fitted._build_module(self.n_features_in_, self.n_components_)
 
     def _resolve_device(self, module: TrainableModule) -> torch.device:
-        step_size = self.batch_size * count_weights(module)
+        step_size = int(self.batch_size) * count_weights(module)
         return resolve_device(self.device, large=step_size >= LARGE_STEP)
 
     def _threads_to_apply(self, shape: tuple[int, int]) -> int | None:
@@ -641,27 +605,6 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         """Give the fitted attributes that the other models do not have."""
         return {}
-
-
-class LossContributionsMixin:
-    """Contributions to a score that is minus the mean of the loss over the features."""
-
-    def contributions(self, X: ArrayLike) -> np.ndarray:
-        """Part of each cell in the outlier score of its row, minus `score_samples`.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        contributions : ndarray of shape (n_samples, n_features)
-            Loss of each cell over the number of features. The contributions of a row sum to minus
-            its score.
-        """
-        losses = self.reconstruction_error(X, per_feature=True)  # type: ignore[attr-defined]
-        return losses / losses.shape[1]
 
 
 def count_weights(module: nn.Module) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from inspect import signature
 from typing import Any
+from warnings import warn
 
 import numpy as np
 
 from skae._device import FLOATS, resolve_device
-from skae._losses import LOSSES, check_support
+from skae._losses import LOSSES, SMALL_VARIANCE, VARIANCE_FLOOR, check_support
+from skae._rows import INFERENCE_BATCH_SIZE, Rows
 from skae._sklearn_compat import _get_feature_names
 from skae._validation import read_table, validate_table, validate_weights
 
@@ -62,6 +64,70 @@ def validate_training_data(
     return X, X_clean, weights
 
 
+def validate_validation_data(
+    estimator: Any,
+    paired: bool,
+    X_val: Any,
+    sample_weight_val: Any = None,
+    X_clean_val: Any = None,
+) -> tuple[Any, Any, np.ndarray | None] | None:
+    """Check rows for early stopping; None if there are none.
+
+    Parameters
+    ----------
+    estimator : BaseAutoencoder
+        It knows its columns already.
+    paired : bool
+        Whether there are clean rows to train on.
+    X_val, sample_weight_val, X_clean_val : array-like or None
+        What `fit` was given.
+
+    Returns
+    -------
+    tuple or None
+        As `validate_training_data`.
+    """
+    if X_val is None:
+        others = {"sample_weight_val": sample_weight_val, "X_clean_val": X_clean_val}
+        for name, given in others.items():
+            if given is not None:
+                raise ValueError(f"{name} belongs to X_val, which is not given; pass both.")
+        return None
+    if not estimator.early_stopping:
+        raise ValueError(
+            "X_val has no effect with early_stopping=False; use early_stopping=True or leave X_val "
+            "out."
+        )
+    if paired != (X_clean_val is not None):
+        there, missing = ("X_clean", "X_clean_val") if paired else ("X_clean_val", "X_clean")
+        raise ValueError(
+            f"{there} is given and {missing} is not, so that rows trained on and rows for early "
+            "stopping would be compared with different things; pass both or none."
+        )
+    return validate_training_data(
+        estimator, X_val, X_clean_val, sample_weight_val, reset=False, min_rows=1, suffix="_val"
+    )
+
+
+def warn_of_small_columns(estimator: Any, rows: Rows) -> None:
+    """Warn if the floor of a learned variance is not far below the variance of most columns.
+
+    Constant columns are no matter. The first rows speak for all.
+    """
+    first = rows.batch(slice(0, INFERENCE_BATCH_SIZE)).restored
+    variances = first.double().var(dim=0, correction=0).cpu().numpy()
+    typical = np.median(variances[variances > 0.0]) if variances.any() else 1.0
+    if typical < SMALL_VARIANCE:
+        warn(
+            f"A column of X has a typical standard deviation of {typical**0.5:.2g}, and the "
+            f"learned variance of the noise is at least {VARIANCE_FLOOR:g} in squared units of X: "
+            f"{type(estimator).__name__} takes such columns for noise. Scale them, for example "
+            "with StandardScaler.",
+            UserWarning,
+            stacklevel=7,
+        )
+
+
 def validate_clean_rows(estimator: Any, X_clean: Any, X: Any, names: Any, suffix: str) -> Any:
     """Check that row i of X_clean can be what row i of X is to become."""
     name = f"X_clean{suffix}"
@@ -95,11 +161,23 @@ def check_autoencoder(estimator: Any) -> None:
             f"{estimator.loss!r}, which needs {loss.output_activation!r}; use "
             "output_activation='auto'."
         )
+    for name in ("alpha", "sparsity", "contraction", "learning_rate_init", "beta"):
+        check_float32(name, getattr(estimator, name, 0.0))
     if estimator.network is not None:
         check_network_alone(estimator)
     elif estimator.init == "pca":
         check_anchor(estimator)
     resolve_device(estimator.device, large=False)  # a wrong name is known before any work
+
+
+def check_float32(name: str, value: Any) -> None:
+    """Raise a ValueError for a number that training, in float32, cannot compute with."""
+    largest = float(np.finfo(np.float32).max)
+    if not isinstance(value, str) and float(value) > largest:
+        raise ValueError(
+            f"{name}={value!r} is larger than {largest:.2g}, the largest number of float32, in "
+            "which training computes; use a smaller one."
+        )
 
 
 def check_network_alone(estimator: Any) -> None:

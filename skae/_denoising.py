@@ -12,8 +12,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from skae._autoencoder import Autoencoder, build_autoencoder
-from skae._base import BaseAutoencoder, LossContributionsMixin, Start
+from skae._autoencoder import Autoencoder, LossContributionsMixin, build_autoencoder
+from skae._base import BaseAutoencoder, Start
 from skae._corruption import NOISES
 from skae._losses import feature_ranges
 from skae._random import private_random_numbers, random_numbers_of_the_process, uniform_like
@@ -81,7 +81,7 @@ class Corruption(nn.Module):
                 f"noise={self._noise!r} gave {shape} for rows of shape {tuple(x.shape)}; it must "
                 "give a torch.Tensor of the same shape."
             )
-        return noisy
+        return noisy.to(x.dtype)
 
 
 def level_range(
@@ -113,7 +113,9 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
     ----------
     n_components : int or float, default=0.9
         Length of the code. A float between 0 and 1 means as many components as PCA needs to keep
-        that share of the variance. A code longer than the row is allowed.
+        that share of the variance: hundreds for wide tables whose columns have little in common,
+        such as counts of words. ``verbose=True`` shows how many, and an integer is faster then. A
+        code longer than the row is allowed.
     noise : {"gaussian", "clipped_gaussian", "masking", "salt_and_pepper", "swap"} or callable, \
             default="gaussian"
         How rows are corrupted:
@@ -152,7 +154,8 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
         non-linear one, ``z = W(x - m) + f(x)`` and ``W'z + m + g(z)``, with W and m from the PCA of
         all rows and f and g zero at first. Where training does not lower the monitored loss by
         more than its standard error, PCA is what `fit` returns. With a logistic output the start is
-        PCA to first order in x - m. "random" is the plain network.
+        PCA to first order in x - m. "random" is the plain network with Glorot's weights, which is
+        the start of Keras.
     tied_weights : bool, default=False
         Whether the decoder's matrices are those of the encoder transposed.
     use_bias : bool, default=True
@@ -223,7 +226,7 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
         Torch's global random state is not touched. Pass an int for the same model in every call on
         the same machine.
     verbose : bool, default=False
-        Whether to show a progress bar.
+        Whether to show a progress bar, with the length of the code and the number of weights.
 
     Attributes
     ----------
@@ -458,7 +461,7 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
     def _build_module(
         self, n_features: int, n_components: int, start: Start | None = None
     ) -> Autoencoder:
-        low, high = torch.zeros(2, n_features)
+        low, high = torch.zeros(2, n_features, dtype=torch.float32)
         if start is not None:
             low, high = map(torch.from_numpy, feature_ranges(start.rows.source()[0]))
         corruption = Corruption(self.noise, self.noise_level, low, high)

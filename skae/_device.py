@@ -144,14 +144,32 @@ def threads(n_threads: int | None) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """Undo what the caller may have set for its own work: inference mode and mixed precision."""
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast(device.type, enabled=False),
-    ):
-        yield
+def torch_at_work(device: torch.device) -> Iterator[None]:
+    """Context of all that skae does with Torch.
+
+    It undoes what the caller may have set for its own work, inference mode and mixed precision, and
+    turns Torch's ways to run out of memory into a MemoryError.
+    """
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(device.type, enabled=False),
+        ):
+            yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"Torch ran out of memory on device={str(device)!r}. Lower hidden_layer_sizes, "
+            "n_components or batch_size, or pass fewer columns."
+        ) from error
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether Torch means that there is not enough memory."""
+    texts = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
 def available_memory(device: torch.device) -> int | None:

@@ -33,6 +33,10 @@ def bernoulli(logits: Tensor, target: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
+# A column whose variance is not far above the floor is noise to a model with that floor.
+SMALL_VARIANCE = 100.0 * VARIANCE_FLOOR
+
+
 def learned_variance(log_variance: Tensor) -> Tensor:
     """Variance that cannot vanish: the density of what is reconstructed exactly stays finite."""
     return log_variance.exp() + VARIANCE_FLOOR

@@ -19,9 +19,9 @@ from skae._device import (
     TORCH_DTYPE,
     copy_to,
     is_available,
-    plain_arithmetic,
     threads,
     to_tensor,
+    torch_at_work,
 )
 from skae._documentation import DocumentationLinkMixin
 from skae._random import private_random_numbers
@@ -78,7 +78,8 @@ class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimato
         context : CallbackContext
             Of the fit.
         task : dict
-            What callbacks are given: ``X`` and ``sample_weight``.
+            What callbacks are given: ``X`` and ``sample_weight``; and what the progress bar says
+            of the model's ``size``.
         seed : int
             Of the training.
         device : torch.device
@@ -88,7 +89,7 @@ class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimato
             Gives what `fit` would leave if it ended now.
         """
         with (
-            plain_arithmetic(device),
+            torch_at_work(device),
             private_random_numbers(seed, device),
             threads(n_threads),
             EpochReporter(self, context, fitted_attributes=fitted_attributes, **task) as reporter,
@@ -105,7 +106,7 @@ class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimato
         if device != CPU or in_float64:
             module = copy_to(module, device, dtype)
         function = getattr(module, method)
-        with plain_arithmetic(device), threads(self._threads_to_apply(X.shape)):
+        with torch_at_work(device), threads(self._threads_to_apply(X.shape)):
             return in_batches(lambda batch: function(batch, *arguments), X, device)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -102,6 +102,18 @@ def random_numbers_of_the_process() -> Iterator[None]:
                 each.set_state(states[name])
 
 
+@contextmanager
+def networks_of_float32() -> Iterator[None]:
+    """Let code of users build networks of float32, whatever Torch's default dtype is."""
+    with _PROCESS_LOCK:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+
 def _generator_of_the_process(device: torch.device) -> torch.Generator:
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index

@@ -50,9 +50,9 @@ class Recording:
         # What a graph reads must stay at its address: an epoch is written into these.
         with device:
             self.order = torch.zeros(n_batches, batch_size, dtype=torch.int64)
-            self.rates = torch.zeros(n_batches)
+            self.rates = torch.zeros(n_batches, dtype=torch.float32)
             self.number = torch.zeros(1, dtype=torch.int64)  # of the batch that is next
-            self.total = torch.zeros(loss_shape)
+            self.total = torch.zeros(loss_shape, dtype=torch.float32)
         self._recorded = False
         self._next: Callable[[], None] = self._step
 

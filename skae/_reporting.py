@@ -23,6 +23,7 @@ class EpochReporter:
         X: Any,
         sample_weight: Any,
         fitted_attributes: Callable[[], dict[str, Any]],
+        size: str = "",
     ) -> None:
         # An autoencoder's target is its input: a scorer that wants y is given X.
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
@@ -31,7 +32,7 @@ class EpochReporter:
         self.context = context
         self.fitted_attributes = fitted_attributes
         self.bar = tqdm(
-            desc=type(estimator).__name__,
+            desc=f"{type(estimator).__name__}{size and f' ({size})'}",
             total=context.max_subtasks,
             unit="epoch",
             disable=not estimator.verbose,

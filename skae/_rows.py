@@ -340,6 +340,21 @@ def to_rows(X: Any, X_clean: Any, weights: np.ndarray | None) -> Rows:
     return replace(rows, weights=torch.from_numpy(positive / positive.mean()).float())
 
 
+def hold_out(n_rows: int, n_held_out: int, before: np.ndarray | None) -> tuple[Tensor, Tensor]:
+    """Choose rows for early stopping; give the numbers of those that are left, and theirs.
+
+    If the table is as long as the one of an earlier fit, the rows that were held out `before` are
+    held out again: they are the only ones that the weights have not seen.
+    """
+    if before is None or len(before) != n_held_out or before.max() >= n_rows:
+        held_out, kept = permutation(n_rows, CPU).split([n_held_out, n_rows - n_held_out])
+        return kept, held_out
+    held_out = torch.from_numpy(before)
+    is_kept = torch.ones(n_rows, dtype=torch.bool)
+    is_kept[held_out] = False
+    return is_kept.nonzero()[:, 0], held_out
+
+
 def batches(rows: Rows, batch_size: int, shuffle: bool) -> Iterator[Batch]:
     """Yield the rows in batches; the last one takes what is left.
 

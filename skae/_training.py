@@ -195,6 +195,9 @@ class Progress:
 class Observer(Protocol):
     """Sees every epoch, and may stop the training."""
 
+    task_name: str
+    """What an epoch is part of."""
+
     def epoch_begins(self) -> None:
         """Take note that an epoch begins."""
 
@@ -252,8 +255,16 @@ def covers(weights: Sequence[Tensor], module: nn.Module) -> bool:
 
 def differentiate(module: TrainableModule, precision: str, batch: Batch) -> Tensor:
     """Add the derivatives of the mean loss to the weights' ``grad``, and return that mean."""
-    with random_numbers_of_the_process(), products(precision, batch.device):
-        loss = weighted_losses(module, batch).mean(dim=0)
+    try:
+        with random_numbers_of_the_process(), products(precision, batch.device):
+            loss = weighted_losses(module, batch).mean(dim=0)
+    except ValueError as error:
+        if len(batch) > 1:
+            raise
+        raise ValueError(
+            f"A step of one row is too small for the network: {error}. Change batch_size, so that "
+            "it leaves more than one row for the last step of an epoch."
+        ) from error
     module.total(loss).backward()
     return loss.detach()
 
@@ -325,6 +336,23 @@ def train(
         progress.best_loss, progress.best = first_losses.mean().item(), start
 
 
+def pretrain(
+    module: TrainableModule,
+    rows: Rows,
+    progress: Progress,
+    settings: Settings,
+    observer: Observer,
+) -> None:
+    """Train each layer as an autoencoder of the codes of the layer below it."""
+    for number, stage in enumerate(module.stages(), start=1):
+        observer.task_name = f"pretraining of layer {number}"
+        stage_progress = Progress()
+        train(stage, rows, None, stage_progress, settings, observer)
+        progress.pretrain_loss_curves.append(stage_progress.loss_curve)
+        rows = encode_rows(stage.eval().encode, rows)
+    observer.task_name = "epoch"
+
+
 def compare(
     progress: Progress, descent: Descent, loss: float, settings: Settings, is_validated: bool
 ) -> None:
@@ -378,7 +406,7 @@ def train_epoch(
     module.train()
     module.begin_epoch(len(progress.loss_curve) + 1)
     rates = learning_rates(settings, progress.n_epochs, math.ceil(len(rows) / batch_size))
-    total = torch.zeros(module.loss_shape, device=rows.device)
+    total = torch.zeros(module.loss_shape, dtype=torch.float32, device=rows.device)
     with torch.inference_mode(not descent.needs_autograd):  # spares operators their bookkeeping
         if recording is None:
             for batch, rate in zip(batches(rows, batch_size, settings.shuffle), rates, strict=True):
@@ -428,7 +456,7 @@ def row_losses(module: TrainableModule, rows: Rows) -> Tensor:
     module.eval()
     # Small results between large intermediates would keep the memory of these from being used
     # again, hence one result for all batches.
-    losses = torch.empty(len(rows), device=rows.device)
+    losses = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
     start = 0
     with torch.no_grad():  # inference mode would not let a loss differentiate the encoder
         for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False):
@@ -485,8 +513,9 @@ def is_gain(loss: float, best_loss: float, tol: float) -> bool:
 
 def mean_squared_residual(reconstruct: Callable[[Tensor], Tensor], rows: Rows) -> Tensor:
     """Weighted mean over the rows of the squared residual of each feature, (n_features,)."""
-    total = torch.zeros(rows.restored.shape[1])
-    with torch.no_grad():
+    total = torch.zeros(rows.restored.shape[1], dtype=torch.float32, device=rows.device)
+    # A module that has not been trained yet is in training mode, and may draw.
+    with torch.no_grad(), random_numbers_of_the_process():
         for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False):
             squared = torch.square(reconstruct(batch.x) - batch.restored)
             total += (squared if batch.weights is None else squared * batch.weights[:, None]).sum(0)

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder, Start
+from skae._checks import warn_of_small_columns
 from skae._decomposition import probabilistic_pca
 from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance
 from skae._random import normal_like
@@ -374,7 +375,9 @@ class VAETransformer(BaseAutoencoder):
     ----------
     n_components : int or float, default=0.9
         Length of the code. A float between 0 and 1 means as many components as PCA needs to keep
-        that share of the variance. A code longer than the row is allowed.
+        that share of the variance: hundreds for wide tables whose columns have little in common,
+        such as counts of words. ``verbose=True`` shows how many, and an integer is faster then. A
+        code longer than the row is allowed.
     hidden_layer_sizes : int or sequence of int, default=(128, 64)
         Units of each hidden layer of the encoder; the decoder mirrors them. With ``()`` both are
         one linear layer.
@@ -394,7 +397,7 @@ class VAETransformer(BaseAutoencoder):
         non-linear one, and puts the paths at the solution of probabilistic PCA of the rows that are
         trained on. Where training does not raise the monitored bound by more than its standard
         error, `fit` returns that of all rows. With a logistic output the start is PCA to first
-        order. "random" is the plain network.
+        order. "random" is the plain network with Glorot's weights, which is the start of Keras.
     use_bias : bool, default=True
         Whether layers add a bias. If False, centre the columns of X.
     loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"}, \
@@ -468,7 +471,7 @@ class VAETransformer(BaseAutoencoder):
         and dropout. Torch's global random state is not touched. Pass an int for the same model in
         every call on the same machine.
     verbose : bool, default=False
-        Whether to show a progress bar.
+        Whether to show a progress bar, with the length of the code and the number of weights.
 
     Attributes
     ----------
@@ -782,6 +785,8 @@ class VAETransformer(BaseAutoencoder):
         )
         if start is None:
             return module
+        if hasattr(module, "scaled_log_noise"):
+            warn_of_small_columns(self, start.rows)
         if start.linear is None:
             module.start_noise_variance(mean_squared_residual(module.reconstruct, start.rows))
             return module
@@ -790,7 +795,7 @@ class VAETransformer(BaseAutoencoder):
         loadings = scales[:, np.newaxis] * axes
         projection = (variances / noise)[:, np.newaxis] * loadings
         self._anchor((encoder, decoder), start.linear, projection, loadings)
-        module.start_noise_variance(torch.full((n_features,), noise))
+        module.start_noise_variance(torch.full((n_features,), noise, dtype=torch.float32))
         module.start_posterior_variance(torch.from_numpy(variances))
         return module
 

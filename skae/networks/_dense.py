@@ -131,15 +131,20 @@ def dense_network(
     def stack(layers: Sequence[nn.Module]) -> Stack:
         return Stack(*between(layers, activation, dropout))
 
-    forth = [linear(n_in, n_out, use_bias) for n_in, n_out in pairwise(sizes)]
+    initialize = torch_weights if anchored else glorot_weights
+
+    def new_layer(n_in: int, n_out: int) -> nn.Linear:
+        return linear(n_in, n_out, use_bias, initialize)
+
+    forth = [new_layer(n_in, n_out) for n_in, n_out in pairwise(sizes)]
     if tied_weights:
         back: Sequence[nn.Module] = [TiedLinear(layer) for layer in reversed(forth)]
     else:
-        back = [linear(n_in, n_out, use_bias) for n_in, n_out in pairwise(sizes[::-1])]
+        back = [new_layer(n_in, n_out) for n_in, n_out in pairwise(sizes[::-1])]
     if not anchored or len(forth) == 1:
         return stack(forth), stack(back)
 
-    straight = linear(n_features, n_components, use_bias)
+    straight = new_layer(n_features, n_components)
     if tied_weights:
         # Zeros in the last layer of the one would be zeros in the first layer of the other, where
         # both gradients vanish: close a gate behind each instead.
@@ -152,21 +157,42 @@ def dense_network(
             nn.init.zeros_(weights)
     return (
         Anchored(straight, stack(forth)),
-        Anchored(linear(n_components, n_features, use_bias), stack(back)),
+        Anchored(new_layer(n_components, n_features), stack(back)),
     )
 
 
-def linear(n_in: int, n_out: int, use_bias: bool) -> nn.Linear:
-    """Build a linear layer with Torch's random weights, drawn from the numbers of this thread."""
-    place = torch.get_default_device()
-    device = place if place.type == "meta" else CPU
+def torch_weights(layer: nn.Linear) -> None:
+    """Draw the weights that `torch.nn.Linear` begins with, whose signal shrinks by layer.
+
+    Beside a linear path that is small is right: what is not linear begins at zero anyway.
+    """
+    nn.init.kaiming_uniform_(layer.weight, math.sqrt(5.0), generator=generator(CPU))
+    if layer.bias is not None:
+        bound = 1.0 / math.sqrt(layer.in_features)
+        nn.init.uniform_(layer.bias, -bound, bound, generator=generator(CPU))
+
+
+def glorot_weights(layer: nn.Linear) -> None:
+    """Draw weights that keep the size of what passes through them, forth and back.
+
+    Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+    AISTATS (2010). Biases are zero. It is Keras's start.
+    """
+    nn.init.xavier_uniform_(layer.weight, generator=generator(CPU))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def linear(
+    n_in: int, n_out: int, use_bias: bool, initialize: Callable[[nn.Linear], None]
+) -> nn.Linear:
+    """Build a linear layer on the CPU, or without weights on the device "meta"."""
+    in_outline = torch.get_default_device().type == "meta"
     layer = nn.Linear(n_in, n_out, use_bias, device="meta", dtype=torch.float32)
-    layer.to_empty(device=device)
-    if device.type != "meta":
-        nn.init.kaiming_uniform_(layer.weight, math.sqrt(5.0), generator=generator(CPU))
-        if use_bias:
-            bound = 1.0 / math.sqrt(n_in)
-            nn.init.uniform_(layer.bias, -bound, bound, generator=generator(CPU))
+    if in_outline:
+        return layer
+    layer.to_empty(device=CPU)
+    initialize(layer)
     return layer
 
 
