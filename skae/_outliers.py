@@ -77,7 +77,7 @@ class Threshold(NamedTuple):
 
     offset: float
     share: float
-    """Of the weight of rows that lies below it."""
+    """Of the weight of the rows, or of that of calibration rows and a new row, below it."""
     n_tied: int
     """Rows that lie next above it and tie with each other."""
 
@@ -134,13 +134,16 @@ def conformal_threshold(
     calibration_scores: np.ndarray, weights: np.ndarray, level: float
 ) -> Threshold:
     """Score below which p-values are at most the level; the lowest one if there is none."""
-    scores = np.sort(calibration_scores)
+    order = np.argsort(calibration_scores)
+    scores, weights = calibration_scores[order], weights[order]
     lowest = lowest_ties(scores, scores)
-    just_below = np.nextafter(lowest, -np.inf)
-    p_values = conformal_p_values(just_below, calibration_scores, weights)
-    place = max(int(np.count_nonzero(p_values <= level)), 1) - 1
-    n_tied = np.searchsorted(lowest, scores[place], side="right") - place
-    return Threshold(float(lowest[place]), float(p_values[place]), int(n_tied))
+    p_values = conformal_p_values(np.nextafter(lowest, -np.inf), scores, weights)
+    offset = lowest[max(int(np.count_nonzero(p_values <= level)), 1) - 1]
+    first = np.searchsorted(scores, offset)  # of those that are not below it
+    n_tied = np.searchsorted(lowest, scores[first], side="right") - first
+    own = weights.max()
+    share = (own + weights[:first].sum()) / (own + weights.sum())
+    return Threshold(float(offset), float(share), int(n_tied))
 
 
 def score_rows(estimator: Any, X: Any) -> np.ndarray:
@@ -220,7 +223,8 @@ class AutoencoderOutlierDetector(
         new row like them is called an outlier with a probability of at most 0.05, or of
         1 / (1 + n) if that is more with n calibration rows. A float in (0, 0.5] is for rows among
         which are outliers to be found: it is their share, and so many of the rows of `fit` are
-        called outliers. `set_contamination` moves the threshold after `fit`.
+        called outliers, or fewer where rows with equal scores leave no choice, which a warning
+        says. `set_contamination` moves the threshold after `fit`.
     calibration_fraction : "auto", float or None, default="auto"
         Share of the rows that the model is not fitted to. Their scores are like those of new rows,
         and give p-values and threshold: `contamination` is then the share of such rows that is
@@ -282,6 +286,11 @@ class AutoencoderOutlierDetector(
     different models. It holds as far as the models agree, and the models of the folds have seen
     fewer rows, so that their scores are rather too low and p-values too large. Rows of `fit`
     themselves are not new rows; their p-values promise nothing in either case.
+
+    **Equal rows.** All rows are scored in float64. Two scores that differ by less than a millionth
+    of their size, or of the median size of scores, are taken for equal, in thresholds, p-values and
+    labels alike. So equal rows have one label, whatever their dtype and whichever rows are scored
+    with them, and ties make p-values larger, never smaller.
 
     **Weights.** In a threshold from the rows of `fit`, a row counts by its weight. With calibration
     rows the weights are to be proportional to the ratio of the densities of new rows and rows of
@@ -704,7 +713,7 @@ class AutoencoderOutlierDetector(
                 f"{type(self.estimator).__name__} takes no sample_weight; the weights are used for "
                 "threshold and p-values only.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _calibration_fraction(self) -> float | None:
@@ -754,7 +763,7 @@ class AutoencoderOutlierDetector(
                 f"cannot be told apart by their scores. They are called inliers, which leaves a "
                 f"share of {threshold.share:.2g} as outliers.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return threshold.offset
 
