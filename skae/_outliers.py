@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from math import ceil
 from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -40,6 +41,7 @@ from skae._sklearn_compat import (
     _check_sample_weight,
     _num_samples,
     _safe_indexing,
+    validate_parameter_constraints,
 )
 from skae._validation import validate_table
 
@@ -144,6 +146,23 @@ def conformal_threshold(
     own = weights.max()
     share = (own + weights[:first].sum()) / (own + weights.sum())
     return Threshold(float(offset), float(share), int(n_tied))
+
+
+def benjamini_hochberg(p_values: np.ndarray, fdr: float) -> np.ndarray:
+    """Whether each hypothesis is rejected, so that the false discovery rate is at most `fdr`.
+
+    References
+    ----------
+    Benjamini & Hochberg, "Controlling the false discovery rate: a practical and powerful approach
+    to multiple testing", Journal of the Royal Statistical Society B 57 (1995).
+    """
+    ordered = np.sort(p_values)
+    bounds = fdr * np.arange(1, len(ordered) + 1) / len(ordered)
+    # p-values are multiples of one share, which may meet a bound but for rounding.
+    met = np.flatnonzero(ordered <= bounds * (1.0 + 1e-12))
+    if len(met) == 0:
+        return np.zeros(len(p_values), dtype=bool)
+    return p_values <= ordered[met[-1]]
 
 
 def score_rows(estimator: Any, X: Any) -> np.ndarray:
@@ -276,7 +295,7 @@ class AutoencoderOutlierDetector(
     detector may be a little too small. Outliers with low scores among the calibration rows make
     p-values larger. The p-values of many new rows share the calibration rows and hence depend on
     each other, in a way for which Benjamini & Hochberg's procedure still controls the false
-    discovery rate [1]_.
+    discovery rate [1]_: this is `select`.
 
     With calibration rows, `predict` calls those new rows outliers whose p-value is at most
     `contamination` (0.05 for "auto"). If they are too few for such a p-value, fewer than 19 for
@@ -502,6 +521,72 @@ class AutoencoderOutlierDetector(
                 "another share."
             )
         return conformal_p_values(scores, self.calibration_scores_, self._calibration_weights)
+
+    def select(self, X: Any, fdr: float = 0.1) -> np.ndarray:
+        """Select the rows to look at, with few false alarms among them.
+
+        Benjamini & Hochberg's procedure for the `p_values` of all rows of X together [1]_. Among
+        the rows that it selects, the share of normal ones is at most `fdr` on average.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            New rows, all that come into question: none of those of `fit`.
+        fdr : float, default=0.1
+            False discovery rate, between 0 and 1.
+
+        Returns
+        -------
+        selected : ndarray of shape (n_samples,), bool
+            True for the rows to look at. Equal rows are selected together. It may be none.
+
+        Raises
+        ------
+        ValueError
+            If there are no calibration rows, or `fdr` is not between 0 and 1.
+
+        Warns
+        -----
+        UserWarning
+            If rows score lower than all calibration rows and still none is selected, because the
+            calibration rows are too few for so many rows.
+
+        Notes
+        -----
+        The rate is an expectation over calibration rows and new rows, if the normal ones among them
+        are exchangeable: it is the promise of p-values that is described in the notes of the class,
+        for many rows at once. With ``cross_fit=True``, and with weights that differ between rows,
+        it is no theorem.
+
+        No p-value is smaller than 1 / (1 + n) with n calibration rows. To select k of m rows takes
+        k p-values of at most ``fdr * k / m``, and hence ``n + 1 >= m / (fdr * k)``.
+
+        References
+        ----------
+        .. [1] Benjamini & Hochberg, "Controlling the false discovery rate", Journal of the Royal
+           Statistical Society B 57 (1995). Bates, Candès, Lei, Romano & Sesia, "Testing for
+           outliers with conformal p-values", Annals of Statistics 51 (2023).
+        """
+        validate_parameter_constraints(
+            {"fdr": [Interval(Real, 0, 1, closed="neither")]},
+            {"fdr": fdr},
+            caller_name=f"{type(self).__name__}.select",
+        )
+        p_values = self.p_values(X)
+        selected = benjamini_hochberg(p_values, fdr)
+        weights = self._calibration_weights
+        smallest = weights.max() / (weights.max() + weights.sum())
+        n_lowest = np.count_nonzero(p_values <= smallest * (1.0 + 1e-12))
+        if n_lowest > 0 and not selected.any():
+            warnings.warn(
+                f"No row is selected, although {n_lowest} of {len(p_values)} rows score lower than "
+                f"all {len(weights)} calibration rows. With so few of these, "
+                f"fdr={fdr} takes at least {ceil(len(p_values) * smallest / fdr)} such rows; hold "
+                "out more rows by calibration_fraction or cross_fit=True, or select among fewer.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return selected
 
     def set_contamination(self, contamination: float | Literal["auto"]) -> Self:
         """Move the threshold of the fitted detector, without another fit.

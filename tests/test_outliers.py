@@ -399,22 +399,72 @@ def test_scale_of_the_weights_does_not_matter(X):
     assert not np.allclose(first.p_values(X), none.p_values(X))
 
 
-def test_benjamini_hochberg_controls_the_false_discovery_rate():
+TABLES_WITH_OUTLIERS = {
+    "continuous": lambda normal, outliers: (normal, outliers),
+    "tied": lambda normal, outliers: (np.round(2 * normal) / 2, np.round(2 * outliers) / 2),
+    "discrete": lambda normal, outliers: (
+        np.abs(np.round(normal)).clip(0, 2),
+        np.abs(np.round(outliers)).clip(0, 3),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:No row is selected:UserWarning")
+@pytest.mark.parametrize("estimator", [PCA(1), DistanceFromTheMean()], ids=repr)
+@pytest.mark.parametrize("kind", TABLES_WITH_OUTLIERS)
+@pytest.mark.parametrize("n_outliers", [0, 10, 50])
+def test_selection_controls_the_false_discovery_rate(kind, estimator, n_outliers):
     rng = np.random.default_rng(0)
     false_share, found = [], []
     for repetition in range(60):
-        X = rng.standard_normal((250, 3))
-        new = rng.standard_normal((100, 3))
-        new[:10] += 4.0
+        normal = rng.standard_normal((350, 3))
+        outliers = rng.standard_normal((n_outliers, 3)) + 4.0
+        normal, outliers = TABLES_WITH_OUTLIERS[kind](normal, outliers)
+        new = np.concatenate([outliers, normal[: 100 - n_outliers]])
         detector = AutoencoderOutlierDetector(
-            PCA(1), calibration_fraction=0.8, random_state=repetition
-        ).fit(X)
-        outliers = stats.false_discovery_control(detector.p_values(new)) <= 0.2
-        false_share.append(outliers[10:].sum() / max(outliers.sum(), 1))
-        found.append(outliers[:10].mean())
+            estimator, calibration_fraction=0.8, random_state=repetition
+        ).fit(normal[100:])
+        selected = detector.select(new.astype(np.float32 if repetition % 2 else float), fdr=0.2)
+        desired = stats.false_discovery_control(detector.p_values(new)) <= 0.2 + 1e-12
+        assert_array_equal(selected, desired)
+        false_share.append(selected[n_outliers:].sum() / max(selected.sum(), 1))
+        found.append(selected[:n_outliers].mean() if n_outliers else 1.0)
     error = np.std(false_share) / np.sqrt(len(false_share))
     assert np.mean(false_share) < 0.2 + 3 * error
-    assert np.mean(found) > 0.8
+    if kind != "discrete":
+        assert np.mean(found) > 0.8
+
+
+@pytest.mark.filterwarnings("ignore:No row is selected:UserWarning")
+@pytest.mark.parametrize("fdr", [0.01, 0.1, 0.5])
+def test_selection_is_that_of_scipy(fdr):
+    rng = np.random.default_rng(0)
+    for n_calibration in (9, 19, 99):
+        for _ in range(50):
+            # Multiples of one share meet the bounds of the procedure exactly.
+            p_values = rng.integers(1, n_calibration + 2, 20) / (n_calibration + 1)
+            p_values[: rng.integers(0, 20)] = 1 / (n_calibration + 1)
+            desired = stats.false_discovery_control(p_values) <= fdr * (1 + 1e-9)
+            assert_array_equal(_outliers.benjamini_hochberg(p_values, fdr), desired)
+
+
+def test_too_few_calibration_rows_to_select_are_not_silent():
+    rng = np.random.default_rng(0)
+    X, new = rng.standard_normal((100, 2)), rng.standard_normal((100, 2))
+    new[:4] = 50.0
+    detector = AutoencoderOutlierDetector(PCA(1), random_state=0).fit(X)
+    assert 4 <= np.sum(detector.p_values(new) <= 1 / 21) < 48
+    with pytest.warns(UserWarning, match="all 20 calibration rows.* takes at least 48 such rows"):
+        assert not detector.select(new).any()
+    assert_array_equal(np.flatnonzero(detector.select(new[:8])), np.arange(4))
+    assert not detector.select(np.zeros((5, 2))).any()
+
+
+@pytest.mark.parametrize("fdr", [0.0, 1.0, -0.1, "low", None])
+def test_a_false_discovery_rate_that_cannot_be(X, fdr):
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X)
+    with pytest.raises(ValueError, match=f"'fdr' parameter of .*select .* {fdr!r}"):
+        detector.select(X, fdr=fdr)
 
 
 @pytest.mark.parametrize(
@@ -448,8 +498,9 @@ def test_without_calibration_there_are_no_p_values(X):
         assert detector.calibration_scores_ is None
         assert np.sum(detector.predict(X) == -1) == 7
         assert_array_equal(detector.estimator_.mean_, PCA(2).fit(X).mean_)
-        with pytest.raises(ValueError, match="p_values .* again with calibration_fraction=0.2"):
-            detector.p_values(X)
+        for method in (detector.p_values, detector.select):
+            with pytest.raises(ValueError, match="p_values .* with calibration_fraction=0.2"):
+                method(X)
 
 
 # Ties.
@@ -1237,7 +1288,7 @@ def test_bad_weights(X, weights, message):
 
 
 @pytest.mark.parametrize(
-    "method", ["predict", "score_samples", "decision_function", "p_values", "explain"]
+    "method", ["predict", "score_samples", "decision_function", "p_values", "select", "explain"]
 )
 def test_methods_need_a_fit(X, method):
     with pytest.raises(NotFittedError, match="not fitted yet"):
