@@ -4,6 +4,7 @@ from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
 from skae._outliers import AutoencoderOutlierDetector
 from skae._pca import PCA
+from skae._table import TableEncoder
 from skae._vae import VAETransformer
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "AutoencoderTransformer",
     "DenoisingAutoencoder",
     "PCA",
+    "TableEncoder",
     "VAETransformer",
 ]
 

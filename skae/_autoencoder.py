@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain, repeat
 from typing import Any, Literal, Self
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder, LossContributionsMixin, Start
 from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance, squared_jacobian_norm
-from skae._training import Rows, TrainableModule, mean_squared_residual
-from skae.networks._chain import Activated, Chain, chained, own_weights
-from skae.networks._dense import ACTIVATIONS, Network, layer_pairs
+from skae._rows import Batch, Rows
+from skae._training import ByHand, TrainableModule, mean_squared_residual
+from skae.networks._chain import Activated, Chain, OwnWeights, chained
+from skae.networks._dense import OUTPUT_ACTIVATIONS, Network, layer_pairs
 
 
 class Autoencoder(TrainableModule):
@@ -26,7 +27,7 @@ class Autoencoder(TrainableModule):
     encoder, decoder : nn.Module
         (batch, n_features) -> (batch, n_components) and back.
     loss, output_activation : str
-        Keys of `LOSSES` and `ACTIVATIONS`.
+        Keys of `LOSSES` and `OUTPUT_ACTIVATIONS`.
     n_features : int
         Width of the rows, if the loss learns a variance of each feature.
     sparsity : float
@@ -35,7 +36,8 @@ class Autoencoder(TrainableModule):
         Weight of the squared norm of the encoder's Jacobian.
     corruption : nn.Module, default=None
         (batch, n_features) -> (batch, n_features): what `loss` does to rows before it encodes
-        them. Nothing else applies it. None leaves them as they are.
+        them, with random numbers of `_random`. Nothing else applies it. None leaves them as they
+        are.
     """
 
     def __init__(
@@ -58,9 +60,9 @@ class Autoencoder(TrainableModule):
         self._output_activation = output_activation
         self.encoder = encoder
         self.decoder = decoder
-        self.output_activation = ACTIVATIONS[output_activation]()
+        self.output_activation = OUTPUT_ACTIVATIONS[output_activation]()
         if self._loss.learns_variance:
-            self.log_variance = nn.Parameter(torch.zeros(n_features))
+            self.log_variance = nn.Parameter(torch.zeros(n_features, dtype=torch.float32))
 
     def encode(self, x: Tensor) -> Tensor:
         """(batch, n_features) -> (batch, n_components)."""
@@ -86,39 +88,42 @@ class Autoencoder(TrainableModule):
         """Minus the loss of every row, (batch,)."""
         return -self.reconstruction_loss(x)
 
-    def loss(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+    def loss(self, x: Tensor, target: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """Loss of the reconstruction of a target and penalties, (batch,).
 
         Without a target, x itself is to be reconstructed, from what the corruption leaves of it.
+        The loss is the mean over the known cells, if not all are.
         """
         if target is None:
             target, x = x, self.corruption(x)
         z = self.encode(x)
-        losses = self._loss_of_code(z, target).mean(dim=-1)
+        losses = mean_of_cells(self._loss_of_code(z, target), known)
         if self._sparsity > 0.0:
             losses = losses + self._sparsity * z.abs().sum(dim=-1)
         if self._contraction > 0.0:
             losses = losses + self._contraction * squared_jacobian_norm(self.encode, x)
         return losses
 
-    def by_hand(self, precision: str) -> Callable[[Rows], Tensor] | None:
-        """Give what `TrainableModule` says, if both networks are dense."""
-        encoder, decoder = chained(self.encoder, precision), chained(self.decoder, precision)
-        if encoder is None or decoder is None or self._contraction > 0.0:
+    def by_hand(self, precision: str) -> ByHand | None:
+        """Give the derivatives of `loss` if both networks are dense and this is not a subclass."""
+        if type(self) is not Autoencoder or self._contraction > 0.0:
+            return None
+        own_weights = OwnWeights()
+        encoder = chained(self.encoder, precision, own_weights)
+        decoder = chained(self.decoder, precision, own_weights)
+        if encoder is None or decoder is None:
             return None
         if not self._loss.on_logits:
             decoder = Chain([decoder, Activated(type(self.output_activation))])
         log_variance = [own_weights(self.log_variance)] if self._loss.learns_variance else []
 
-        def loss_and_gradients(batch: Rows) -> Tensor:
-            x, target = batch.tensors[0], batch.tensors[-1]
-            if len(batch.tensors) == 1:
-                x = self.corruption(x)
+        def loss_and_gradients(batch: Batch) -> Tensor:
+            x = batch.x if batch.target is not None else self.corruption(batch.x)
             z = encoder.forward(x)
             loss, by_output, *by_variance = self._loss.with_derivatives(
                 decoder.forward(z),
-                target,
-                batch.shares(x.shape[1]),
+                batch.restored,
+                batch.cell_shares(),
                 *(learned_variance(w) for w, _ in log_variance),
             )
             by_z = decoder.backward(by_output)
@@ -131,7 +136,7 @@ class Autoencoder(TrainableModule):
                 gradient += derivative * w.exp()
             return loss
 
-        return loss_and_gradients
+        return ByHand(loss_and_gradients, own_weights.parameters)
 
     def stages(self) -> list[Autoencoder]:
         """Autoencoders of one layer each that share the weights of this one, if it is dense."""
@@ -157,7 +162,7 @@ class Autoencoder(TrainableModule):
         """Start the learned variance of each feature, if there is one, at that of the residuals."""
         if not self._loss.learns_variance:
             return
-        paired = len(rows.tensors) > 1
+        paired = rows.target is not None
 
         def restore(x: Tensor) -> Tensor:
             return self.reconstruct(x if paired else self.corruption(x))
@@ -174,6 +179,13 @@ class Autoencoder(TrainableModule):
         return self._loss.elementwise(output, target)
 
 
+def mean_of_cells(values: Tensor, known: Tensor | None) -> Tensor:
+    """Mean of the known cells of each row, (batch, n_features) -> (batch,); zero without any."""
+    if known is None:
+        return values.mean(dim=-1)
+    return (values * known).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
+
+
 def build_autoencoder(
     estimator: BaseAutoencoder,
     n_features: int,
@@ -184,8 +196,8 @@ def build_autoencoder(
     """Build the module that an estimator's parameters describe."""
     encoder, decoder = estimator._build_network(n_features, n_components)
     if start is not None and start.linear is not None:
-        mean, axes = start.linear.mean, start.linear.axes
-        estimator._anchor(encoder, decoder, mean, projection=axes, loadings=axes)
+        axes = start.linear.axes
+        estimator._anchor((encoder, decoder), start.linear, projection=axes, loadings=axes)
     module = Autoencoder(
         encoder,
         decoder,
@@ -235,15 +247,18 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
         Whether the decoder's matrices are those of the encoder transposed.
     use_bias : bool, default=True
         Whether layers add a bias. If False, centre the columns of X.
-    loss : {"squared_error", "bernoulli", "gaussian"}, default="squared_error"
+    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"}, \
+            default="squared_error"
         What the reconstruction is trained to make small, averaged over the features:
-        "squared_error" is the squared difference; "bernoulli" is the cross-entropy in nats, for
-        values in [0, 1] such as pixels or shares; "gaussian" is the negative log-density in nats of
+        "squared_error" is the squared difference; "absolute_error" is the absolute difference, on
+        which single huge values weigh less; "bernoulli" is the cross-entropy in nats, for values in
+        [0, 1] such as pixels or shares; "poisson" is the negative log-probability in nats of
+        counts, whose rate is the reconstruction; "gaussian" is the negative log-density in nats of
         a normal distribution around the reconstruction, whose variance is learned for each feature
         and is at least 1e-6.
     output_activation : "auto" or one of the activations, default="auto"
-        Activation of the reconstruction. "auto" is "logistic" for the Bernoulli loss and
-        "identity" for the others.
+        Activation of the reconstruction. "auto" is "logistic" for the loss "bernoulli",
+        "exponential" for "poisson", and "identity" for the others.
     dropout : float, default=0.0
         Probability that a hidden unit is left out of a training step.
     alpha : float, default=0.0
@@ -283,7 +298,9 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
     shuffle : bool, default=True
         Whether to take the rows in a new order in every epoch.
     warm_start : bool, default=False
-        Whether `fit` continues from the weights of the previous fit.
+        Whether `fit` continues from the weights of the previous fit, with what the solver remembers
+        and, for a table of the same length, with the same rows held out. The schedule of the
+        learning rate begins anew.
     precision : {"float32", "bf16"}, default="float32"
         Precision of the matrix products of training. "bf16" is faster on hardware that has it and
         on large layers. Weights are float32 either way, and results have the precision of X.
@@ -321,6 +338,8 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
     best_loss_ : float
         With early stopping the validation loss of the weights that are returned, otherwise the
         lowest training loss.
+    loss_unit_ : str
+        What `loss_curve_` shows, with its unit.
     device_ : str
         Device of the training.
 
@@ -372,7 +391,9 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
         init: Literal["pca", "random"] = "pca",
         tied_weights: bool = False,
         use_bias: bool = True,
-        loss: Literal["squared_error", "bernoulli", "gaussian"] = "squared_error",
+        loss: Literal[
+            "squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"
+        ] = "squared_error",
         output_activation: str = "auto",
         dropout: float = 0.0,
         alpha: float = 0.0,
@@ -425,7 +446,15 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Learn to encode and decode the rows of X.
 
         Parameters
@@ -436,6 +465,12 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights of the rows; a row of weight zero counts as absent.
+        X_val : {array-like, sparse matrix} of shape (n_validation_samples, n_features), \
+                default=None
+            Rows for early stopping, in place of a share of X; all rows of X are then trained on. In
+            a Pipeline they must have passed the steps before this one.
+        sample_weight_val : array-like of shape (n_validation_samples,), default=None
+            Non-negative weights of these rows.
 
         Returns
         -------
@@ -448,7 +483,7 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
         ValueError
             If a parameter or the data is not valid, or if training diverges.
         """
-        return self._fit(X, sample_weight)
+        return self._fit(X, sample_weight, validation_data=(X_val, sample_weight_val))
 
     def partial_fit(
         self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None

@@ -1,75 +1,69 @@
-"""What every autoencoder shares: fit, partial_fit, transform and their relatives, once."""
+"""BaseAutoencoder: fit, partial_fit, transform and their relatives, once for all autoencoders."""
 
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
-from inspect import signature
-from itertools import repeat
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    clone,
-)
-from sklearn.callback import CallbackContext, CallbackSupportMixin, with_callbacks
-from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.callback import with_callbacks
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skae._checks import check_autoencoder, resolve_output_activation, validate_training_data
+from skae._decomposition import LinearCode, linear_code
 from skae._device import (
+    CPU,
+    FLOATS,
+    LARGE_STEP,
     PARALLEL_STEP,
-    copy_to,
-    is_available,
-    private_random_state,
+    plain_arithmetic,
     resolve_device,
     threads,
-    to_tensor,
 )
-from skae._documentation import DocumentationLinkMixin
-from skae._linear_code import LinearCode, linear_code
 from skae._losses import LOSSES, check_support
+from skae._module_estimator import ModuleEstimator
+from skae._random import permutation, private_random_numbers, random_numbers_of_the_process
 from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
+from skae._rows import Rows, to_rows
 from skae._sklearn_compat import (
     Interval,
     RealNotInt,
     StrOptions,
-    _check_sample_weight,
-    _get_feature_names,
 )
 from skae._solvers import SOLVERS
 from skae._training import (
     LEARNING_RATES,
     Descent,
-    History,
-    Rows,
-    SparseTable,
+    Progress,
+    Settings,
     TrainableModule,
+    best_module,
     check_finite,
     encode_rows,
-    in_batches,
+    first_rows,
+    mean_loss,
     train,
     train_epoch,
 )
-from skae._validation import validate_table
-from skae.networks._dense import ACTIVATIONS, anchor, dense_network
-
-CPU = torch.device("cpu")
-FLOATS = (np.float64, np.float32)
-TORCH_DTYPE = {"float64": torch.float64, "float32": torch.float32}
-
-# Multiply-adds of one training step (rows times weights) from which an accelerator pays. A step
-# of a small network costs a GPU about 0.5 ms of kernel launches, whatever its size; in that time
-# a few CPU cores do about this much arithmetic.
-LARGE_STEP = 2**24
+from skae._validation import validate_codes, validate_table, validate_weights
+from skae.networks._dense import (
+    ACTIVATIONS,
+    OUTPUT_ACTIVATIONS,
+    Network,
+    anchor,
+    dense_network,
+)
+from skae.networks._shapes import check_modules
 
 
 class Start(NamedTuple):
@@ -79,15 +73,43 @@ class Start(NamedTuple):
     linear: LinearCode | None  # PCA of the rows, if the network is anchored there
 
 
-class BaseAutoencoder(
-    DocumentationLinkMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    CallbackSupportMixin,
-    BaseEstimator,
-    ABC,
-):
-    """Everything about an autoencoder but its constructor and its model."""
+class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleEstimator):
+    """Autoencoders but for their constructors and their modules.
+
+    A subclass takes the parameters that it varies in its constructor. Those that it does not take
+    have the values below.
+    """
+
+    n_components: int | float
+    hidden_layer_sizes: int | Sequence[int] = (128, 64)
+    activation: str = "silu"
+    network: Network | None = None
+    init: str = "pca"
+    tied_weights: bool = False
+    use_bias: bool = True
+    loss: str = "squared_error"
+    output_activation: str = "auto"
+    dropout: float = 0.0
+    alpha: float = 0.0
+    sparsity: float = 0.0
+    contraction: float = 0.0
+    pretrain_iter: int = 0
+    solver: str = "adam"
+    learning_rate: str = "cosine"
+    learning_rate_init: float | str = "auto"
+    batch_size: int = 64
+    max_iter: int = 100
+    early_stopping: bool = True
+    validation_fraction: float = 0.1
+    n_iter_no_change: int = 10
+    tol: float = 1e-4
+    shuffle: bool = True
+    warm_start: bool = False
+    precision: str = "float32"
+
+    module_: TrainableModule
+    n_components_: int
+    n_features_in_: int
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "n_components": [
@@ -101,7 +123,7 @@ class BaseAutoencoder(
         "tied_weights": ["boolean"],
         "use_bias": ["boolean"],
         "loss": [StrOptions(set(LOSSES))],
-        "output_activation": [StrOptions({"auto", *ACTIVATIONS})],
+        "output_activation": [StrOptions({"auto", *OUTPUT_ACTIVATIONS})],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "sparsity": [Interval(Real, 0, None, closed="left")],
@@ -170,14 +192,7 @@ class BaseAutoencoder(
         X_decoded : ndarray of shape (n_samples, `n_features_in_`)
             Reconstructions, in the dtype of X.
         """
-        check_is_fitted(self)
-        codes = check_array(X, dtype=FLOATS, estimator=self)
-        if codes.shape[1] != self.n_components_:
-            raise ValueError(
-                f"X has {codes.shape[1]} columns, but the codes of {type(self).__name__} have "
-                f"n_components_={self.n_components_}; pass what transform returns."
-            )
-        return self._apply("decode", codes)
+        return self._apply("decode", validate_codes(self, X))
 
     def reconstruct(self, X: ArrayLike) -> np.ndarray:
         """Encode and decode the rows of X.
@@ -207,8 +222,8 @@ class BaseAutoencoder(
         Returns
         -------
         error : ndarray of shape (n_samples,) or (n_samples, n_features)
-            In the unit of `loss`: squared units of X for "squared_error", nats for "bernoulli" and
-            "gaussian".
+            In the unit of `loss`: squared units of X for "squared_error", units of X for
+            "absolute_error", nats for the others.
         """
         method = "elementwise_loss" if per_feature else "reconstruction_loss"
         return self._apply(method, self._validate_loss_rows(X))
@@ -249,9 +264,7 @@ class BaseAutoencoder(
         scores = self.score_samples(X)
         weights = None
         if sample_weight is not None:
-            weights = _check_sample_weight(
-                sample_weight, scores[:, np.newaxis], ensure_non_negative=True
-            )
+            weights = validate_weights(sample_weight, scores[:, np.newaxis])
         return float(np.average(scores, weights=weights))
 
     def expected(self, X: ArrayLike) -> np.ndarray:
@@ -275,274 +288,120 @@ class BaseAutoencoder(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Replace the module by its weights as arrays, which any machine and reader can load."""
-        state = dict(super().__getstate__())  # object's is the live __dict__
-        if "module_" in state:
-            module = state.pop("module_")
-            state["_weights"] = {name: w.numpy() for name, w in module.state_dict().items()}
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Rebuild the module from the parameters of its fit."""
-        state = dict(state)
-        weights = state.pop("_weights", None)
-        super().__setstate__(state)
-        if weights is not None:
-            fitted = type(self)(**self._recipe)
-            with torch.device("meta"):  # no memory, no random numbers
-                module = fitted._build_module(self.n_features_in_, self.n_components_)
-            tensors = {name: to_tensor(array, CPU) for name, array in weights.items()}
-            module.load_state_dict(tensors, assign=True)
-            self.module_ = module.eval()
-
     @property
     def _n_features_out(self) -> int:
         return self.n_components_
 
     def _check_parameters(self) -> None:
         self._validate_params()
-        if isinstance(self.n_components, bool):
-            raise ValueError(
-                f"n_components={self.n_components} is a bool; use a number of components, or a "
-                "share of variance between 0 and 1."
-            )
-        if self.loss == "bernoulli" and self.output_activation not in ("auto", "logistic"):
-            raise ValueError(
-                f"output_activation={self.output_activation!r} cannot give the probabilities "
-                "that loss='bernoulli' compares; use output_activation='auto'."
-            )
-        if self.network is not None:
-            self._check_network_alone()
-        elif self.init == "pca":
-            self._check_anchor()
-        resolve_device(self.device, large=False)  # a wrong name is known before any work
-
-    def _check_network_alone(self) -> None:
-        """With an architecture of its own, parameters of the dense network have no meaning."""
-        defaults = signature(type(self)).parameters
-        names = ("hidden_layer_sizes", "activation", "dropout", "tied_weights", "use_bias")
-        for name in (*names, "pretrain_iter"):
-            if name not in defaults:
-                continue
-            value = getattr(self, name)
-            if not np.array_equal(value, defaults[name].default):
-                raise ValueError(
-                    f"{name}={value!r} is a parameter of the dense network and has no effect on "
-                    f"network={self.network!r}; set it on the network, if that has it, and leave "
-                    f"the estimator's at {defaults[name].default!r}."
-                )
-
-    def _check_anchor(self) -> None:
-        output_activation = self._output_activation()
-        if output_activation not in ("identity", "logistic"):
-            raise ValueError(
-                f"init='pca' starts at a linear reconstruction, which output_activation="
-                f"{output_activation!r} cannot give; use init='random'."
-            )
-        if output_activation == "logistic" and self.tied_weights:
-            raise ValueError(
-                "tied_weights=True with init='pca' needs the output activation 'identity', not "
-                "'logistic', where the decoder's slope is not the encoder's; use init='random'."
-            )
-        if self.pretrain_iter > 0:
-            raise ValueError(
-                f"pretrain_iter={self.pretrain_iter} finds initial weights, and so does "
-                "init='pca'; use init='random' or pretrain_iter=0."
-            )
+        check_autoencoder(self)
 
     @with_callbacks
-    def _fit(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any = None) -> Self:
+    def _fit(
+        self,
+        X: Any,
+        sample_weight: ArrayLike | None,
+        X_clean: Any = None,
+        *,
+        validation_data: tuple[Any, ...] = (None,),
+    ) -> Self:
+        """Fit to rows, and to clean ones if they are given.
+
+        `validation_data` are rows, weights and clean rows in place of those to be held out.
+        """
         self._check_parameters()
         n_layers = np.size(self.hidden_layer_sizes) + 1
         n_epochs = self.max_iter + n_layers * self.pretrain_iter
         context = self._init_callback_context(max_subtasks=n_epochs)
         with unchanged_on_failure(self):
-            self._fit_rows(context, X, sample_weight, X_clean)
-        return self
-
-    def _fit_rows(
-        self, context: CallbackContext, X: Any, sample_weight: ArrayLike | None, X_clean: Any
-    ) -> None:
-        X, X_clean, weights = self._validate_training_data(
-            X, X_clean, sample_weight, reset=True, min_rows=2
-        )
-        continued = self.warm_start and hasattr(self, "module_")
-        history = self._history(continued)
-        building_seed, training_seed = self._draw_seeds(history)
-        with private_random_state(building_seed, CPU):
-            all_rows = to_rows(X, X_clean, weights)
-            n_components, linear = self._count_components(all_rows, continued)
-            if self._holds_out_from_start:
-                rows, validation_rows = self._split(all_rows)
-                module = self._start(rows, n_components, continued)
-            else:
-                module = self._start(all_rows, n_components, continued, linear)
-                rows, validation_rows = self._split(all_rows)
-        device = self._resolve_device(module)
-
-        def fitted_attributes() -> dict[str, Any]:
-            return self._fitted_attributes(module, n_components, device, history, rows)
-
-        with (
-            private_random_state(training_seed, device),
-            threads(self._n_threads(module, self.batch_size)),
-            EpochReporter(self, context, X, sample_weight, fitted_attributes) as reporter,
-        ):
+            all_rows = to_rows(
+                *validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
+            )
+            own_validation_rows = self._validation_rows(X_clean is not None, *validation_data)
+            continued = self.warm_start and hasattr(self, "module_")
+            progress = self._progress(continued)
+            building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
+            with private_random_numbers(building_seed, CPU):
+                n_components, linear = self._count_components(all_rows, continued)
+                # What a seed means includes the order of the draws: of weights, of rows held out.
+                if self._holds_out_from_start:
+                    rows, validation_rows = self._split(all_rows, progress, own_validation_rows)
+                    module = self._start(rows, n_components, continued)
+                else:
+                    module = self._start(all_rows, n_components, continued, linear)
+                    rows, validation_rows = self._split(all_rows, progress, own_validation_rows)
+            device = self._resolve_device(module)
             module, rows = module.to(device), rows.to(device)
             if validation_rows is not None:
                 validation_rows = validation_rows.to(device)
-            if self.pretrain_iter > 0 and not continued:
-                self._pretrain(module, rows, history, reporter)
-            is_better = self._train(
-                module,
-                rows,
-                validation_rows,
-                history,
-                max_iter=self.max_iter,
-                # A penalty on the weights is not part of the loss, and is meant to cost some of it.
-                never_worse=self._is_anchored() and self.alpha == 0.0,
-                observer=reporter,
-            )
-            if self._holds_out_from_start and not (is_better or continued):
-                # What is returned instead need not do without the rows that were held out.
-                module = self._start(all_rows, n_components, False, linear)
-                history.best_state = None
-            self.__dict__.update(fitted_attributes())
+            attributes = partial(self._fitted_attributes, n_components, device, progress, rows)
+            with self._training(
+                context,
+                {"X": X, "sample_weight": sample_weight},
+                seed=training_seed,
+                device=device,
+                n_threads=self._n_threads(module, self.batch_size),
+                fitted_attributes=lambda: attributes(best_module(module, progress)),
+            ) as reporter:
+                if self.pretrain_iter > 0 and not continued:
+                    self._pretrain(module, rows, progress, reporter)
+                settings = self._settings(
+                    # A penalty on the weights is not part of the loss, and may cost some of it.
+                    never_worse=self._is_anchored() and self.alpha == 0.0
+                )
+                train(module, rows, validation_rows, progress, settings, reporter)
+                if progress.kept_start and self._holds_out_from_start and not continued:
+                    # What is returned instead need not do without the rows that were held out.
+                    module = self._start(all_rows, n_components, False, linear)
+                self.__dict__.update(attributes(module))
+        return self
 
     def _pretrain(
-        self, module: TrainableModule, rows: Rows, history: History, reporter: EpochReporter
+        self, module: TrainableModule, rows: Rows, progress: Progress, reporter: EpochReporter
     ) -> None:
         """Train each layer as an autoencoder of the codes of the layer below it."""
+        settings = self._settings(max_iter=self.pretrain_iter)
         for number, stage in enumerate(module.stages(), start=1):
             reporter.task_name = f"pretraining of layer {number}"
-            stage_history = History()
-            self._train(
-                stage,
-                rows,
-                None,
-                stage_history,
-                max_iter=self.pretrain_iter,
-                never_worse=False,
-                observer=reporter,
-            )
-            history.pretrain_loss_curves.append(stage_history.loss_curve)
+            stage_progress = Progress()
+            train(stage, rows, None, stage_progress, settings, reporter)
+            progress.pretrain_loss_curves.append(stage_progress.loss_curve)
             rows = encode_rows(stage.eval().encode, rows)
         reporter.task_name = "epoch"
 
-    def _train(
-        self,
-        module: TrainableModule,
-        rows: Rows,
-        validation_rows: Rows | None,
-        history: History,
-        *,
-        max_iter: int,
-        never_worse: bool,
-        observer: EpochReporter,
-    ) -> bool:
-        return train(
-            module,
-            rows,
-            validation_rows,
-            history,
-            solver=self.solver,
-            learning_rate=self.learning_rate,
-            learning_rate_init=self._learning_rate_init(),
-            alpha=self.alpha,
-            batch_size=self.batch_size,
-            max_iter=max_iter,
-            tol=self.tol,
-            n_iter_no_change=self.n_iter_no_change,
-            shuffle=self.shuffle,
-            precision=self.precision,
-            never_worse=never_worse,
-            observer=observer,
-        )
-
     def _partial_fit(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any = None) -> Self:
         self._check_parameters()
-        with unchanged_on_failure(self):
-            self._partial_fit_rows(X, sample_weight, X_clean)
-        return self
-
-    def _partial_fit_rows(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any) -> None:
         continued = hasattr(self, "module_")
-        X, X_clean, weights = self._validate_training_data(
-            X, X_clean, sample_weight, reset=not continued, min_rows=1
-        )
-        rows = to_rows(X, X_clean, weights)
-        history = self._history(continued)
-        building_seed, training_seed = self._draw_seeds(history)
-        with private_random_state(building_seed, CPU):
-            n_components, linear = self._count_components(rows, continued)
-            module = self._start(rows, n_components, continued, linear)
-        device = self._resolve_device(module)
-
-        with (
-            private_random_state(training_seed, device),
-            threads(self._n_threads(module, self.batch_size)),
-        ):
-            module.to(device)
-            memory_of, memory = getattr(self, "_solver_memory", (None, {}))
-            if memory_of != self.solver:
-                memory = {}
-            descent = Descent(module, self.solver, self.alpha, self.precision, memory)
-            rows = rows.to(device)
-            loss = train_epoch(
-                descent,
-                rows,
-                history,
-                repeat(self._learning_rate_init()),
-                batch_size=self.batch_size,
-                shuffle=self.shuffle,
-            )
-        history.best_loss = min(loss, self.best_loss_) if continued else loss
-        check_finite(descent.weights.values, loss, epoch=len(history.loss_curve))
-        self.__dict__.update(self._fitted_attributes(module, n_components, device, history, rows))
-        self._solver_memory = (self.solver, descent.solver.memory_arrays())
-
-    def _validate_training_data(
-        self,
-        X: Any,
-        X_clean: Any,
-        sample_weight: ArrayLike | None,
-        *,
-        reset: bool,
-        min_rows: int,
-    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        X = validate_table(
-            self, X, accept_sparse="csr", dtype=FLOATS, reset=reset, ensure_min_samples=min_rows
-        )
-        names = getattr(self, "feature_names_in_", None)
-        if X_clean is None:
-            check_support(X, self.loss, names)
-        else:
-            clean_names = _get_feature_names(X_clean)
-            X_clean = check_array(
-                X_clean, accept_sparse="csr", dtype=FLOATS, input_name="X_clean", estimator=self
-            )
-            if X_clean.shape != X.shape:
-                raise ValueError(
-                    f"X_clean has shape {X_clean.shape} and X has shape {X.shape}; row i of "
-                    "X_clean is what row i of X is to become."
+        with unchanged_on_failure(self):
+            rows = to_rows(
+                *validate_training_data(
+                    self, X, X_clean, sample_weight, reset=not continued, min_rows=1
                 )
-            if names is not None and clean_names is not None and list(clean_names) != list(names):
-                raise ValueError(
-                    f"X_clean has columns {list(clean_names)} and X has columns {list(names)}; "
-                    "give both the same columns in the same order."
-                )
-            check_support(X_clean, self.loss, names, table="X_clean")
-        if sample_weight is None:
-            return X, X_clean, None
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        n_rows = np.count_nonzero(weights)
-        if n_rows < min_rows:
-            raise ValueError(
-                f"sample_weight leaves {n_rows} row of positive weight; at least {min_rows} are "
-                "needed."
             )
-        return X, X_clean, weights
+            progress = self._progress(continued)
+            building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
+            with private_random_numbers(building_seed, CPU):
+                n_components, linear = self._count_components(rows, continued)
+                module = self._start(rows, n_components, continued, linear)
+            device = self._resolve_device(module)
+            module, rows = module.to(device), rows.to(device)
+            settings = self._settings(learning_rate="constant")
+            with (
+                plain_arithmetic(device),
+                private_random_numbers(training_seed, device),
+                threads(self._n_threads(module, self.batch_size)),
+            ):
+                descent = Descent(module, settings, progress.memory)
+                loss = train_epoch(descent, rows, progress, settings)
+                check_finite(descent.weights.values, loss, epoch=len(progress.loss_curve))
+                last_loss = mean_loss(module, first_rows(rows))
+                check_finite(descent.weights.values, last_loss, epoch=len(progress.loss_curve))
+            progress.best_loss = min(loss, self.best_loss_) if continued else loss
+            progress.memory = descent.solver.memory_arrays()
+            attributes = self._fitted_attributes(n_components, device, progress, rows, module)
+            self.__dict__.update(attributes)
+            self._solver_memory = (self.solver, progress.memory)
+        return self
 
     def _validate_rows(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
@@ -550,43 +409,100 @@ class BaseAutoencoder(
 
     def _validate_loss_rows(self, X: ArrayLike) -> np.ndarray:
         rows = self._validate_rows(X)
-        check_support(rows, self._recipe["loss"], getattr(self, "feature_names_in_", None))
+        check_support(rows, self._fitted_loss, getattr(self, "feature_names_in_", None))
         return rows
 
     def _score_arguments(self) -> tuple[Any, ...]:
         """Give what the module's score takes beside rows."""
         return ()
 
-    def _history(self, continued: bool) -> History:
+    def _settings(self, **others: Any) -> Settings:
+        """Give the parameters of training, some of them replaced."""
+        rate = self.learning_rate_init
+        own = {
+            "solver": self.solver,
+            "learning_rate": self.learning_rate,
+            "learning_rate_init": SOLVERS[self.solver].learning_rate_init
+            if rate == "auto"
+            else rate,
+            "alpha": self.alpha,
+            "batch_size": self.batch_size,
+            "max_iter": self.max_iter,
+            "tol": self.tol,
+            "n_iter_no_change": self.n_iter_no_change,
+            "shuffle": self.shuffle,
+            "precision": self.precision,
+        }
+        return Settings(**own | others)
+
+    def _progress(self, continued: bool) -> Progress:
+        """Begin a new record, or continue that of the last fit."""
         if not continued:
-            return History()
-        return History(
+            return Progress()
+        memory_of, memory = self._solver_memory
+        return Progress(
             list(self.loss_curve_),
             list(self.validation_loss_curve_ or []),
             part_curves={
                 name: list(getattr(self, f"{name}_curve_")) for name in self.module_.part_names
             },
             pretrain_loss_curves=self.pretrain_loss_curves_,
+            memory=memory if memory_of == self.solver else {},
+            held_out=self._held_out,
         )
 
-    def _draw_seeds(self, history: History) -> tuple[int, int]:
-        """Seeds for building and for training, new ones after every pass over data."""
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        sequence = np.random.SeedSequence((seed, len(history.loss_curve)))
-        building, training = sequence.generate_state(2)
-        return int(building), int(training)
-
-    def _split(self, rows: Rows) -> tuple[Rows, Rows | None]:
-        """Hold out rows for early stopping."""
+    def _validation_rows(
+        self, paired: bool, X_val: Any, sample_weight_val: Any = None, X_clean_val: Any = None
+    ) -> Rows | None:
+        """Check the user's own rows for early stopping."""
+        if X_val is None:
+            for name, given in (
+                ("sample_weight_val", sample_weight_val),
+                ("X_clean_val", X_clean_val),
+            ):
+                if given is not None:
+                    raise ValueError(f"{name} belongs to X_val, which is not given; pass both.")
+            return None
         if not self.early_stopping:
-            return rows, None
-        n_validation = max(1, round(self.validation_fraction * len(rows)))
-        if n_validation >= len(rows):
             raise ValueError(
-                f"validation_fraction={self.validation_fraction} of {len(rows)} rows leaves none "
+                "X_val has no effect with early_stopping=False; use early_stopping=True or leave "
+                "X_val out."
+            )
+        if paired != (X_clean_val is not None):
+            given, missing = ("X_clean", "X_clean_val") if paired else ("X_clean_val", "X_clean")
+            raise ValueError(
+                f"{given} is given and {missing} is not, so that rows trained on and rows for "
+                "early stopping would be compared with different things; pass both or none."
+            )
+        return to_rows(
+            *validate_training_data(
+                self, X_val, X_clean_val, sample_weight_val, reset=False, min_rows=1, suffix="_val"
+            )
+        )
+
+    def _split(
+        self, rows: Rows, progress: Progress, validation_rows: Rows | None
+    ) -> tuple[Rows, Rows | None]:
+        """Hold out rows for early stopping: those of the fit that is continued, or new ones."""
+        if validation_rows is not None or not self.early_stopping:
+            progress.held_out = None
+            return rows, validation_rows
+        n_rows = len(rows)
+        n_held_out = max(1, round(self.validation_fraction * n_rows))
+        if n_held_out >= n_rows:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} of {n_rows} rows leaves none "
                 "to train on; use a smaller fraction or early_stopping=False."
             )
-        held_out, kept = torch.randperm(len(rows)).split([n_validation, len(rows) - n_validation])
+        before = progress.held_out
+        if before is not None and len(before) == n_held_out and before.max() < n_rows:
+            held_out = torch.from_numpy(before)
+            is_kept = torch.ones(n_rows, dtype=torch.bool)
+            is_kept[held_out] = False
+            kept = is_kept.nonzero()[:, 0]
+        else:
+            held_out, kept = permutation(n_rows, CPU).split([n_held_out, n_rows - n_held_out])
+        progress.held_out = held_out.numpy()
         return rows.take(kept), rows.take(held_out)
 
     def _is_anchored(self) -> bool:
@@ -598,7 +514,7 @@ class BaseAutoencoder(
             return int(self.n_components), None
         if continued:
             return self.n_components_, None
-        linear = linear_code(*rows.to_numpy(), self.n_components)
+        linear = linear_code(*rows.source(), self.n_components)
         return len(linear.variances), linear
 
     def _start(
@@ -608,15 +524,16 @@ class BaseAutoencoder(
 
         `linear` is PCA of the rows, if it is known.
         """
-        n_features = rows.tensors[-1].shape[1]
+        n_features = rows.x.shape[1]
         start = None
         if not continued:
             if not self._is_anchored():
                 linear = None
             elif linear is None:
-                linear = linear_code(*rows.to_numpy(), n_components)
+                linear = linear_code(*rows.source(), n_components)
             start = Start(rows, linear)
-        module = self._build_module(n_features, n_components, start)
+        with plain_arithmetic(CPU):
+            module = self._build_module(n_features, n_components, start)
         if continued:
             try:
                 module.load_state_dict(self.module_.state_dict())
@@ -634,8 +551,9 @@ class BaseAutoencoder(
     def _build_network(self, n_features: int, n_components: int) -> tuple[nn.Module, nn.Module]:
         """Build encoder and decoder with random weights."""
         if self.network is not None:
-            modules = self.network(n_features, n_components)
-            check_modules(modules, n_features, n_components, self.network)
+            with random_numbers_of_the_process():
+                modules = self.network(n_features, n_components)
+                check_modules(modules, n_features, n_components, self.network)
             return modules
         return dense_network(
             n_features,
@@ -650,38 +568,36 @@ class BaseAutoencoder(
 
     def _anchor(
         self,
-        encoder: nn.Module,
-        decoder: nn.Module,
-        mean: np.ndarray,
+        networks: tuple[nn.Module, nn.Module],
+        linear: LinearCode,
         projection: np.ndarray,
         loadings: np.ndarray,
     ) -> None:
-        """Put a dense network at ``projection (x - mean)`` and ``mean + loadings' z``.
-
-        With a logistic output, the reconstruction is that to first order in x - mean.
-        """
-        centre = torch.from_numpy(mean)
-        offset, slope = centre, torch.ones_like(centre)
-        if self._output_activation() == "logistic":
-            # To first order, logit(x) = logit(m) + (x - m) / (m (1 - m)).
-            inner = centre.clamp(1e-3, 1.0 - 1e-3)
-            offset, slope = inner.logit(), 1.0 / (inner * (1.0 - inner))
+        """Put a dense network at ``projection (x - mean)`` and ``mean + loadings' z``."""
+        variances = linear.variances @ np.square(linear.axes) + linear.noise_variance
         anchor(
-            encoder,
-            decoder,
-            centre,
-            torch.from_numpy(projection),
-            offset,
-            slope * torch.from_numpy(loadings),
+            *networks,
+            self._output_activation(),
+            mean=torch.from_numpy(linear.mean),
+            deviation=torch.from_numpy(np.sqrt(variances)),
+            projection=torch.from_numpy(projection),
+            loadings=torch.from_numpy(loadings),
         )
 
     def _output_activation(self) -> str:
-        if self.output_activation == "auto":
-            return LOSSES[self.loss].output_activation
-        return self.output_activation
+        return resolve_output_activation(self)
+
+    def _build_empty(self) -> nn.Module:
+        fitted = type(self)(**self._fitted_parameters)
+        return fitted._build_module(self.n_features_in_, self.n_components_)
 
     def _resolve_device(self, module: TrainableModule) -> torch.device:
-        return resolve_device(self.device, large=self._step_size(module) >= LARGE_STEP)
+        step_size = self.batch_size * count_weights(module)
+        return resolve_device(self.device, large=step_size >= LARGE_STEP)
+
+    def _threads_to_apply(self, shape: tuple[int, int]) -> int | None:
+        # A step multiplies by each weight three times, and this once.
+        return self._n_threads(self.module_, shape[0] // 3)
 
     def _n_threads(self, module: nn.Module, n_rows: int) -> int | None:
         """Choose the threads for steps of so many rows, None for as many as there are."""
@@ -690,58 +606,41 @@ class BaseAutoencoder(
         small = self.network is None and n_rows * count_weights(module) < PARALLEL_STEP
         return 1 if small else None
 
-    def _step_size(self, module: TrainableModule) -> int:
-        return self.batch_size * count_weights(module)
-
-    def _learning_rate_init(self) -> float:
-        if self.learning_rate_init == "auto":
-            return SOLVERS[self.solver].learning_rate_init
-        return self.learning_rate_init
-
     def _fitted_attributes(
         self,
-        module: TrainableModule,
         n_components: int,
         device: torch.device,
-        history: History,
+        progress: Progress,
         rows: Rows,
+        module: TrainableModule,
     ) -> dict[str, Any]:
-        """Give what `fit` leaves on the estimator, as if training had stopped here."""
-        module = copy.deepcopy(module)
-        if history.best_state is not None:
-            module.load_state_dict(history.best_state)
-        return self._attributes_of_model(module, history, rows) | {
+        """Give what `fit` leaves on the estimator, with this module."""
+        module = copy.deepcopy(module)  # the weights are views of one vector while they are trained
+        return self._attributes_of_model(module, rows) | {
             "module_": module.to(CPU).eval(),
             "n_components_": n_components,
             "device_": str(device),
-            "n_iter_": len(history.loss_curve),
-            "loss_curve_": list(history.loss_curve),
-            "validation_loss_curve_": list(history.validation_loss_curve) or None,
-            **{f"{name}_curve_": list(curve) for name, curve in history.part_curves.items()},
-            "pretrain_loss_curves_": history.pretrain_loss_curves,
-            "best_loss_": history.best_loss,
-            "_recipe": clone(self).get_params(deep=False),
-            "_solver_memory": (None, {}),
+            "n_iter_": len(progress.loss_curve),
+            "loss_curve_": list(progress.loss_curve),
+            "validation_loss_curve_": list(progress.validation_loss_curve) or None,
+            **{f"{name}_curve_": list(curve) for name, curve in progress.part_curves.items()},
+            "pretrain_loss_curves_": progress.pretrain_loss_curves,
+            "best_loss_": progress.best_loss,
+            "loss_unit_": self._loss_unit(),
+            "_fitted_loss": self.loss,
+            "_fitted_parameters": clone(self).get_params(deep=False),
+            # What only another fit needs.
+            "_held_out": progress.held_out if self.warm_start else None,
+            "_solver_memory": (self.solver, progress.memory if self.warm_start else {}),
         }
 
-    def _attributes_of_model(
-        self, module: TrainableModule, history: History, rows: Rows
-    ) -> dict[str, Any]:
+    def _loss_unit(self) -> str:
+        """Say what `loss_curve_` shows."""
+        return LOSSES[self.loss].unit
+
+    def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         """Give the fitted attributes that the other models do not have."""
         return {}
-
-    def _apply(self, method: str, X: np.ndarray, *arguments: Any) -> np.ndarray:
-        """Apply a method of the fitted module to rows, in their dtype."""
-        device, dtype = torch.device(self.device_), TORCH_DTYPE[X.dtype.name]
-        if not is_available(device) or (device.type == "mps" and dtype == torch.float64):
-            device = CPU
-        module: nn.Module = self.module_
-        if device != CPU or dtype != torch.float32:
-            module = copy_to(module, device, dtype)
-        function = getattr(module, method)
-        # A step multiplies by each weight three times, and this once.
-        with threads(self._n_threads(module, X.shape[0] // 3)):
-            return in_batches(lambda batch: function(batch, *arguments), X, device)
 
 
 class LossContributionsMixin:
@@ -768,54 +667,3 @@ class LossContributionsMixin:
 def count_weights(module: nn.Module) -> int:
     """Count the numbers that a module learns."""
     return sum(weights.numel() for weights in module.parameters())
-
-
-def check_modules(modules: Any, n_features: int, n_components: int, network: Any) -> None:
-    """Raise a ValueError if what an architecture returned is not an encoder and its decoder."""
-    if not (
-        isinstance(modules, tuple)
-        and len(modules) == 2
-        and all(isinstance(module, nn.Module) for module in modules)
-    ):
-        raise ValueError(
-            f"network={network!r} must return two torch.nn.Module, encoder and decoder; it "
-            f"returned {modules!r}."
-        )
-    x = torch.zeros(2, n_features)
-    with torch.no_grad():
-        for role, module, width in zip(
-            ("encoder", "decoder"), modules, (n_components, n_features), strict=True
-        ):
-            wanted = f"({len(x)}, {x.shape[1]}) to ({len(x)}, {width})"
-            try:
-                y = module.eval()(x)  # leaves running statistics alone
-            except RuntimeError as error:
-                raise ValueError(
-                    f"The {role} of network={network!r} must map {wanted}, and fails: {error}"
-                ) from error
-            if y.shape != (len(x), width):
-                raise ValueError(
-                    f"The {role} of network={network!r} must map {wanted}; it gives "
-                    f"{tuple(y.shape)}."
-                )
-            x = y
-
-
-def to_rows(X: np.ndarray, X_clean: np.ndarray | None, weights: np.ndarray | None) -> Rows:
-    """Turn tables into float32 tensors, without the rows of weight zero."""
-
-    def tensor_of(table: Any) -> Any:
-        if issparse(table):
-            return SparseTable(table)
-        # Sums depend on the order in memory, and a fit must not.
-        return to_tensor(table, CPU, torch.float32).contiguous()
-
-    tables = (X,) if X_clean is None else (X, X_clean)
-    rows = Rows(tuple(map(tensor_of, tables)))
-    if weights is None:
-        return rows
-    rows = rows.take(torch.from_numpy(np.flatnonzero(weights)))
-    positive = weights[weights > 0.0]
-    if (positive == positive[0]).all():
-        return rows  # such weights are none, to the last bit
-    return Rows(rows.tensors, torch.from_numpy(positive / positive.mean()).float())

@@ -1,7 +1,6 @@
 """Ways to corrupt rows: (batch, n_features) in, a new (batch, n_features) out.
 
-The second argument is the level of each row, (batch, 1). Numbers are drawn from Torch's default
-generator of the rows' device.
+The second argument is the level of each row, (batch, 1). Numbers are those of `_random`.
 """
 
 from __future__ import annotations
@@ -13,25 +12,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skae._random import generator, normal_like, uniform_like
+
 
 def gaussian(x: Tensor, level: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Add normal noise; the level is its standard deviation in the unit of x."""
-    return x + level * torch.randn_like(x)
+    return x + level * normal_like(x)
 
 
 def clipped_gaussian(x: Tensor, level: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Add normal noise and clip to the range of each feature, as a camera does."""
-    return (x + level * torch.randn_like(x)).clamp(low, high)
+    return (x + level * normal_like(x)).clamp(low, high)
 
 
 def masking(x: Tensor, level: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Set cells to zero with a probability (Vincent et al. 2008)."""
-    return x.masked_fill(torch.rand_like(x) < level, 0.0)
+    return x.masked_fill(uniform_like(x) < level, 0.0)
 
 
 def salt_and_pepper(x: Tensor, level: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Set cells to an end of their feature's range with a probability, to either as often."""
-    u = torch.rand_like(x)
+    u = uniform_like(x)
     return torch.where(u < level, torch.where(u < level / 2.0, low, high), x)
 
 
@@ -42,9 +43,11 @@ def swap(x: Tensor, level: Tensor, low: Tensor, high: Tensor) -> Tensor:
     column and loses the relation to the other columns. One row on its own stays as it is.
     """
     n_rows = len(x)
-    shift = torch.randint(1, max(n_rows, 2), x.shape, device=x.device)
+    shift = torch.randint(
+        1, max(n_rows, 2), x.shape, device=x.device, generator=generator(x.device)
+    )
     donors = (torch.arange(n_rows, device=x.device)[:, None] + shift) % n_rows
-    return torch.where(torch.rand_like(x) < level, x.gather(0, donors), x)
+    return torch.where(uniform_like(x) < level, x.gather(0, donors), x)
 
 
 class Noise(NamedTuple):

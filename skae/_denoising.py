@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from skae._autoencoder import Autoencoder, build_autoencoder
 from skae._base import BaseAutoencoder, LossContributionsMixin, Start
 from skae._corruption import NOISES
-from skae._device import private_random_state
 from skae._losses import feature_ranges
+from skae._random import private_random_numbers, random_numbers_of_the_process, uniform_like
 from skae._sklearn_compat import Interval, StrOptions
 from skae.networks._dense import Network
 
@@ -61,7 +61,7 @@ class Corruption(nn.Module):
         if self.training:
             return self._corrupt(x)
         # What is monitored must be comparable from one epoch to the next.
-        with private_random_state(0, x.device):
+        with private_random_numbers(0, x.device):
             return self._corrupt(x)
 
     def _corrupt(self, x: Tensor) -> Tensor:
@@ -69,11 +69,12 @@ class Corruption(nn.Module):
         low, high = self._levels
         level = x.new_full((len(x), 1), low)
         if low < high:
-            level.uniform_(low, high)
+            level = uniform_like(level, low, high)
         if isinstance(self._noise, str):
             return NOISES[self._noise].corrupt(x, level, self.low, self.high)
         # x may be the training data itself, and a callable may work in place.
-        noisy = self._noise(x.clone(), level)
+        with random_numbers_of_the_process():
+            noisy = self._noise(x.clone(), level)
         if not isinstance(noisy, Tensor) or noisy.shape != x.shape:
             shape = tuple(noisy.shape) if isinstance(noisy, Tensor) else type(noisy).__name__
             raise ValueError(
@@ -156,15 +157,18 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
         Whether the decoder's matrices are those of the encoder transposed.
     use_bias : bool, default=True
         Whether layers add a bias. If False, centre the columns of X.
-    loss : {"squared_error", "bernoulli", "gaussian"}, default="squared_error"
+    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"}, \
+            default="squared_error"
         What the reconstruction is trained to make small, averaged over the features:
-        "squared_error" is the squared difference; "bernoulli" is the cross-entropy in nats, for
-        values in [0, 1] such as pixels or shares; "gaussian" is the negative log-density in nats of
+        "squared_error" is the squared difference; "absolute_error" is the absolute difference, on
+        which single huge values weigh less; "bernoulli" is the cross-entropy in nats, for values in
+        [0, 1] such as pixels or shares; "poisson" is the negative log-probability in nats of
+        counts, whose rate is the reconstruction; "gaussian" is the negative log-density in nats of
         a normal distribution around the reconstruction, whose variance is learned for each feature
         and is at least 1e-6.
     output_activation : "auto" or one of the activations, default="auto"
-        Activation of the reconstruction. "auto" is "logistic" for the Bernoulli loss and
-        "identity" for the others.
+        Activation of the reconstruction. "auto" is "logistic" for the loss "bernoulli",
+        "exponential" for "poisson", and "identity" for the others.
     dropout : float, default=0.0
         Probability that a hidden unit is left out of a training step.
     alpha : float, default=0.0
@@ -204,7 +208,9 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
     shuffle : bool, default=True
         Whether to take the rows in a new order in every epoch.
     warm_start : bool, default=False
-        Whether `fit` continues from the weights of the previous fit.
+        Whether `fit` continues from the weights of the previous fit, with what the solver remembers
+        and, for a table of the same length, with the same rows held out. The schedule of the
+        learning rate begins anew.
     precision : {"float32", "bf16"}, default="float32"
         Precision of the matrix products of training. "bf16" is faster on hardware that has it and
         on large layers. Weights are float32 either way, and results have the precision of X.
@@ -244,6 +250,8 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
     best_loss_ : float
         With early stopping the validation loss of the weights that are returned, otherwise the
         lowest training loss.
+    loss_unit_ : str
+        What `loss_curve_` shows, with its unit.
     device_ : str
         Device of the training.
 
@@ -303,7 +311,9 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
         init: Literal["pca", "random"] = "pca",
         tied_weights: bool = False,
         use_bias: bool = True,
-        loss: Literal["squared_error", "bernoulli", "gaussian"] = "squared_error",
+        loss: Literal[
+            "squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"
+        ] = "squared_error",
         output_activation: str = "auto",
         dropout: float = 0.0,
         alpha: float = 0.0,
@@ -364,6 +374,10 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
         y: Any = None,
         sample_weight: ArrayLike | None = None,
         X_clean: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+        X_clean_val: ArrayLike | None = None,
     ) -> Self:
         """Learn to restore the rows of X, or to turn the rows of X into those of X_clean.
 
@@ -380,6 +394,15 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
             the pairs show what the noise is, and `noise` and `noise_level` have no say. It must be
             on the scale of X as it arrives here, behind the scalers of a Pipeline, and may be
             routed there as metadata.
+        X_val : {array-like, sparse matrix} of shape (n_validation_samples, n_features), \
+                default=None
+            Rows for early stopping, in place of a share of X; all rows of X are then trained on. In
+            a Pipeline they must have passed the steps before this one.
+        sample_weight_val : array-like of shape (n_validation_samples,), default=None
+            Non-negative weights of these rows.
+        X_clean_val : {array-like, sparse matrix} of shape (n_validation_samples, n_features), \
+                default=None
+            What row i of X_val is to become, if there is X_clean.
 
         Returns
         -------
@@ -392,7 +415,8 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
         ValueError
             If a parameter or the data is not valid, or if training diverges.
         """
-        return self._fit(X, sample_weight, X_clean)
+        validation_data = (X_val, sample_weight_val, X_clean_val)
+        return self._fit(X, sample_weight, X_clean, validation_data=validation_data)
 
     def partial_fit(
         self,
@@ -436,6 +460,6 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
     ) -> Autoencoder:
         low, high = torch.zeros(2, n_features)
         if start is not None:
-            low, high = map(torch.from_numpy, feature_ranges(start.rows.to_numpy()[0]))
+            low, high = map(torch.from_numpy, feature_ranges(start.rows.source()[0]))
         corruption = Corruption(self.noise, self.noise_level, low, high)
         return build_autoencoder(self, n_features, n_components, start, corruption)

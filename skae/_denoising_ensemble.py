@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 from numbers import Integral
@@ -10,20 +11,28 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
-from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.callback import with_callbacks
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skae._base import CPU, FLOATS, LARGE_STEP, TORCH_DTYPE
-from skae._device import is_available, private_random_state, resolve_device, threads, to_tensor
+from skae._device import (
+    CPU,
+    FLOATS,
+    LARGE_STEP,
+    plain_arithmetic,
+    resolve_device,
+    threads,
+)
+from skae._module_estimator import ModuleEstimator
+from skae._random import generator, normal_like, private_random_numbers, uniform_like
 from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
-from skae._sklearn_compat import Interval, _check_sample_weight
-from skae._training import INFERENCE_BATCH_SIZE, History, Rows, TrainableModule, in_batches, train
-from skae._validation import validate_table
+from skae._rows import INFERENCE_BATCH_SIZE, DenseTable, Rows
+from skae._sklearn_compat import Interval
+from skae._training import Progress, Settings, TrainableModule, train
+from skae._validation import validate_table, validate_weights
 
 # Rows that others are compared with. More of them cost time in proportion and change little.
 N_REFERENCES = 2048
@@ -148,17 +157,17 @@ class Experts(TrainableModule):
         along = (z @ self.axes) * (self.gains - self.gain_elsewhere)  # (batch, n_axes)
         return torch.stack([z, squashed, self.gain_elsewhere * z + along @ self.axes.T])
 
-    def loss(self, z: Tensor, fold: Tensor) -> Tensor:
+    def loss(self, x: Tensor, target: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """Sum over the networks of the squared error per feature, (batch,).
 
-        A network does not learn from the rows of its own fold. These tell how large the errors
-        of new rows are.
+        The target is the number of the row's fold: a network does not learn from the rows of its
+        own. These tell how large the errors of new rows are.
         """
-        rows = self.views(z).repeat_interleave(self.n_members, dim=0)
-        levels = torch.empty_like(rows[..., :1]).uniform_(0.0, MAX_NOISE_LEVEL)
-        restored = self.restore(rows + levels * torch.randn_like(rows))
+        rows = self.views(x).repeat_interleave(self.n_members, dim=0)
+        levels = uniform_like(rows[..., :1], 0.0, MAX_NOISE_LEVEL)
+        restored = self.restore(rows + levels * normal_like(rows))
         errors = torch.square(restored - rows).mean(dim=2)  # (n_networks, batch)
-        return (errors * (self.member() != fold)).sum(dim=0)
+        return (errors * (self.member() != target)).sum(dim=0)
 
     def member(self) -> Tensor:
         """Count the networks of each view, (n_networks, 1)."""
@@ -251,7 +260,7 @@ class Experts(TrainableModule):
 def uniform(*shape: int, fan_in: int) -> nn.Parameter:
     """Weights that keep the size of what passes through them, as those of `torch.nn.Linear`."""
     bound = 1.0 / math.sqrt(fan_in)
-    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator(CPU)))
 
 
 def numbers_of_neighbors(n_references: int) -> tuple[int, int]:
@@ -387,30 +396,19 @@ def build_experts(
 
 
 def train_experts(
-    module: Experts, rows: Rows, history: History, n_epochs: int, reporter: EpochReporter
+    module: Experts, rows: Rows, progress: Progress, n_epochs: int, reporter: EpochReporter
 ) -> None:
     """Train for a fixed number of epochs."""
-    train(
-        module,
-        rows,
-        None,
-        history,
+    settings = Settings(
         solver="adam",
-        learning_rate="cosine",
         learning_rate_init=LEARNING_RATE_INIT,
-        alpha=0.0,
         batch_size=BATCH_SIZE,
         max_iter=n_epochs,
-        tol=0.0,
-        n_iter_no_change=n_epochs,
-        shuffle=True,
-        precision="float32",
-        never_worse=False,
-        observer=reporter,
     )
+    train(module, rows, None, progress, settings, reporter)
 
 
-class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
+class DenoisingEnsemble(ModuleEstimator):
     """Outlier score of the rows of a table, without anything to tune.
 
     Each row is compared with what is expected of it, in nine ways: in three views of the table, by
@@ -473,6 +471,10 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
     _n_steps: ClassVar[int] = 500
     """Steps of the training, if that is not less than one pass over the data."""
 
+    module_: Experts
+
+    _needs_float64 = True  # distances are compared in it
+    _public_name: ClassVar[str] = "AutoencoderOutlierDetector"  # in messages
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
@@ -572,35 +574,41 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         z = standardize(X, mean, scale).astype(np.float32)  # (n_samples, n_features)
         folds = rng.permutation(len(z)) % max(N_FOLDS, self.n_estimators)
         chosen = sample(len(z), min(len(z), N_REFERENCES), weights, rng)
-        with private_random_state(building_seed, CPU):
+        with private_random_numbers(building_seed, CPU), plain_arithmetic(CPU):
             module = build_experts(self.n_estimators, mean, scale, z[chosen])
         rows = Rows(
-            (torch.from_numpy(z), torch.from_numpy(folds)),
+            DenseTable(torch.from_numpy(z)),
+            DenseTable(torch.from_numpy(folds)),
             None if weights is None else torch.from_numpy(weights / weights.mean()).float(),
         )
         step_size = BATCH_SIZE * sum(weight.numel() for weight in module.parameters())
         device = resolve_device(self.device, large=step_size >= LARGE_STEP)
-        history = History()
-
-        def fitted_attributes() -> dict[str, Any]:
-            state = module.state_dict()
-            return {
-                "_state": {name: w.cpu().numpy().copy() for name, w in state.items()},
-                "loss_curve_": list(history.loss_curve),
-                "device_": str(device),
-            }
-
+        progress = Progress()
         n_epochs = math.ceil(self._n_steps / math.ceil(len(rows) / BATCH_SIZE))
-        context = self._init_callback_context(max_subtasks=n_epochs)
-        with (
-            threads(n_threads(step_size)),
-            private_random_state(training_seed, device),
-            EpochReporter(self, context, X, sample_weight, fitted_attributes) as reporter,
-        ):
-            train_experts(module.to(device), rows.to(device), history, n_epochs, reporter)
+        with self._training(
+            self._init_callback_context(max_subtasks=n_epochs),
+            {"X": X, "sample_weight": sample_weight},
+            seed=training_seed,
+            device=device,
+            n_threads=n_threads(step_size),
+            fitted_attributes=lambda: self._fitted_attributes(module, device, progress),
+        ) as reporter:
+            train_experts(module.to(device), rows.to(device), progress, n_epochs, reporter)
             with torch.no_grad():
                 module.to(CPU).calibrate(torch.from_numpy(folds[chosen]))
-            self.__dict__.update(fitted_attributes())
+            self.__dict__.update(self._fitted_attributes(module, device, progress))
+
+    def _fitted_attributes(
+        self, module: Experts, device: torch.device, progress: Progress
+    ) -> dict[str, Any]:
+        """Give what `fit` leaves on the estimator, with this module."""
+        n_references, n_features = module.references.shape
+        return {
+            "module_": copy.deepcopy(module).to(CPU).eval(),
+            "loss_curve_": list(progress.loss_curve),
+            "device_": str(device),
+            "_sizes": (module.n_members, n_features, n_references, module.axes.shape[1]),
+        }
 
     def _validate_training_data(
         self, X: Any, sample_weight: ArrayLike | None
@@ -609,7 +617,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         X = validate_table(self, X, dtype=np.float64, ensure_min_samples=2)
         if sample_weight is None:
             return X, None
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weights = validate_weights(sample_weight, X)
         weights = weights / (weights.max() or 1.0)  # squares of huge ones would overflow
         kept = weights > 0.0
         n_rows = np.count_nonzero(kept)
@@ -623,17 +631,10 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         return validate_table(self, X, dtype=FLOATS, reset=False)
 
-    def _apply(self, method: str, X: np.ndarray) -> np.ndarray:
-        """Apply a method of the fitted experts to rows, in their dtype."""
-        device, dtype = torch.device(self.device_), TORCH_DTYPE[X.dtype.name]
-        if not is_available(device) or device.type == "mps":
-            device = CPU  # distances are compared in float64
-        sizes = (self.n_estimators, *self._state["axes"].shape)
-        with torch.device("meta"):  # no memory, no random numbers
-            module = Experts(sizes[0], sizes[1], len(self._state["references"]), sizes[2])
-        tensors = {name: to_tensor(array, CPU) for name, array in self._state.items()}
-        module.load_state_dict(tensors, assign=True)
-        n_rows = min(X.shape[0], INFERENCE_BATCH_SIZE)
-        n_cells = min(n_rows * X.shape[1], module.max_cells)
-        with threads(n_threads(n_cells * len(self._state["references"]))):
-            return in_batches(getattr(module.to(device, dtype), method), X, device)
+    def _build_empty(self) -> Experts:
+        return Experts(*self._sizes)
+
+    def _threads_to_apply(self, shape: tuple[int, int]) -> int | None:
+        _, _, n_references, _ = self._sizes
+        n_rows = min(shape[0], INFERENCE_BATCH_SIZE)
+        return n_threads(min(n_rows * shape[1], self.module_.max_cells) * n_references)

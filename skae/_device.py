@@ -1,11 +1,12 @@
-"""Where tensors live: device names, the way of NumPy data to a device, private random numbers."""
+"""Where tensors live and who works on them: devices, memory, threads."""
 
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,9 +14,24 @@ import numpy as np
 import torch
 from torch import nn
 
-# torch's random state belongs to the whole process. Fits that run in threads take turns, so that
-# each one draws the numbers of its own seed.
-_RANDOM_STATE_LOCK = threading.RLock()
+from skae._torch_compat import threads_of_this_thread
+
+CPU = torch.device("cpu")
+
+# Dtypes of tables that are computed with as they are; others become the first one.
+FLOATS = (np.float64, np.float32)
+TORCH_DTYPE = {"float64": torch.float64, "float32": torch.float32}
+
+# Multiply-adds of one training step (rows times weights) from which an accelerator pays. A step
+# of a small network costs a GPU about 0.5 ms of kernel launches, whatever its size; in that time
+# a few CPU cores do about this much arithmetic.
+LARGE_STEP = 2**24
+
+# Multiply-adds by the weights in one training step of a dense network, from which more than one
+# thread pays. Measured on two idle cores, a step with two threads takes 1.18 times as long as with
+# one at 2**17, 1.04 at 2**21, 0.96 at 2**21.5 and 0.88 at 2**23; and where the cores have other
+# work, threads that wait for each other make a fit many times slower.
+PARALLEL_STEP = 2**22
 
 
 def resolve_device(device: str, *, large: bool) -> torch.device:
@@ -85,13 +101,6 @@ def to_tensor(
     return torch.from_numpy(array).to(device=device, dtype=dtype)
 
 
-# Multiply-adds by the weights in one training step of a dense network, from which more than one
-# thread pays. Measured on two idle cores, a step with two threads takes 1.18 times as long as with
-# one at 2**17, 1.04 at 2**21, 0.96 at 2**21.5 and 0.88 at 2**23; and where the cores have other
-# work, threads that wait for each other make a fit many times slower.
-PARALLEL_STEP = 2**22
-
-
 class _Copies(threading.local):
     """Copies of the modules that are alive; in no other thread's way."""
 
@@ -126,32 +135,54 @@ def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers()
 
 
-@contextmanager
-def threads(n_threads: int | None) -> Iterator[None]:
+def threads(n_threads: int | None) -> AbstractContextManager[None]:
     """Let Torch's operators use so many threads of the CPU inside the block, or as many as before.
 
-    Torch has one such number for each thread of the program, and one for those to come.
+    Only calls by this thread of the program are meant.
     """
-    before = torch.get_num_threads()
-    if n_threads is not None:
-        torch.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return nullcontext() if n_threads is None else threads_of_this_thread(n_threads)
 
 
 @contextmanager
-def private_random_state(seed: int, device: torch.device) -> Iterator[None]:
-    """Let torch draw from ``seed`` inside the block and leave its global state as it was.
-
-    Blocks in different threads of one process run one after the other.
-    """
-    cuda = [device] if device.type == "cuda" else []
-    with _RANDOM_STATE_LOCK, torch.random.fork_rng(devices=cuda):
-        # torch.manual_seed would also reseed the devices that are not forked.
-        torch.random.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+def plain_arithmetic(device: torch.device) -> Iterator[None]:
+    """Undo what the caller may have set for its own work: inference mode and mixed precision."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
         yield
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes of free memory, or None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            kibibytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
+        return int(kibibytes) * 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def is_memory_mapped(X: Any) -> bool:
+    """Whether an array is a view of a memory map."""
+    array = X
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
+            return True
+        array = array.base
+    return False
+
+
+def matrix_fits(m: int, device: torch.device) -> bool:
+    """Whether there is memory for an m x m float64 matrix, one product and its eigenvectors."""
+    if m <= 4096:  # 128 MiB
+        return True
+    free = available_memory(device)
+    return free is None or 3 * 8 * m * m <= free

@@ -43,8 +43,39 @@ def gaussian(output: Tensor, target: Tensor, variance: Tensor) -> Tensor:
     return (torch.log(2.0 * math.pi * variance) + torch.square(output - target) / variance) / 2.0
 
 
-# Below, `shares` are the weights of the rows in a sum over the batch, (batch, 1). Much of it works
-# in place: memory of the size of a batch costs more than the arithmetic on it.
+def absolute_error(output: Tensor, target: Tensor) -> Tensor:
+    """Absolute difference, in the unit of each feature."""
+    return torch.abs(output - target)
+
+
+def laplace(output: Tensor, target: Tensor, variance: Tensor) -> Tensor:
+    """Negative log-density in nats of a Laplace distribution around the output."""
+    scale = torch.sqrt(variance / 2.0)
+    return torch.abs(output - target) / scale + torch.log(2.0 * scale)
+
+
+def poisson(log_rate: Tensor, target: Tensor) -> Tensor:
+    """Negative log-probability in nats of counts, whose rate is given as a logarithm."""
+    return torch.exp(log_rate) - target * log_rate + torch.lgamma(target + 1.0)
+
+
+# Below, `shares` are the weights of the cells in a sum over the batch, (batch, n_features), or
+# (batch, 1) where those of a row are equal. Much of it works in place: memory of the size of a
+# batch costs more than the arithmetic on it.
+
+
+def weighted_sum(values: Tensor, shares: Tensor) -> Tensor:
+    """Sum of the cells times their shares, ()."""
+    if shares.shape[1] == 1:
+        return torch.mv(values.T, shares.view(-1)).sum()
+    return torch.dot(values.reshape(-1), shares.reshape(-1))
+
+
+def shares_by_variance(shares: Tensor, output: Tensor, variance: Tensor) -> Tensor:
+    """Sum of the shares of the cells that have a variance in common, (len(variance),) or ()."""
+    if shares.shape[1] == 1:
+        return shares.sum() * (output.shape[-1] // len(variance))
+    return shares.sum_to_size(variance.shape)
 
 
 def squared_error_and_derivative(
@@ -57,12 +88,29 @@ def squared_error_and_derivative(
     return total, weighted.add_(weighted)
 
 
+def absolute_error_and_derivative(
+    output: Tensor, target: Tensor, shares: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of `absolute_error`, and its derivative by the output."""
+    residual = output - target
+    by_output = torch.sign(residual).mul_(shares)
+    return torch.dot(residual.view(-1), by_output.view(-1)), by_output
+
+
 def bernoulli_and_derivative(
     logits: Tensor, target: Tensor, shares: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of `bernoulli`, and its derivative by the logits."""
-    total = torch.mv(bernoulli(logits, target).T, shares.view(-1)).sum()
+    total = weighted_sum(bernoulli(logits, target), shares)
     return total, torch.sigmoid(logits).sub_(target).mul_(shares)
+
+
+def poisson_and_derivative(
+    log_rate: Tensor, target: Tensor, shares: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of `poisson`, and its derivative by the logarithm of the rate."""
+    total = weighted_sum(poisson(log_rate, target), shares)
+    return total, torch.exp(log_rate).sub_(target).mul_(shares)
 
 
 def gaussian_and_derivatives(
@@ -75,9 +123,25 @@ def gaussian_and_derivatives(
     residual = output - target
     by_output = residual * (shares / variance)
     squared = residual.mul_(by_output).sum_to_size(variance.shape)  # in units of the variance
-    n_cells = shares.sum() * (output.shape[-1] // len(variance))  # that share a variance
+    n_cells = shares_by_variance(shares, output, variance)
     total = torch.addcmul(squared, n_cells, torch.log(2.0 * math.pi * variance)).sum() / 2.0
     return total, by_output, (n_cells - squared).div_(variance + variance)
+
+
+def laplace_and_derivatives(
+    output: Tensor, target: Tensor, shares: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted sum of `laplace`, and its derivatives by the output and the variance.
+
+    The last one has the shape of the variance, (n_features,) or (1,).
+    """
+    residual = output - target
+    scale = torch.sqrt(variance / 2.0)
+    by_output = torch.sign(residual).mul_(shares / scale)
+    distance = residual.mul_(by_output).sum_to_size(variance.shape)  # in units of the scale
+    n_cells = shares_by_variance(shares, output, variance)
+    total = torch.addcmul(distance, n_cells, torch.log(2.0 * scale)).sum()
+    return total, by_output, (n_cells - distance).div_(variance + variance)
 
 
 def squared_jacobian_norm(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -109,6 +173,27 @@ def squared_jacobian_norm(function: Callable[[Tensor], Tensor], x: Tensor) -> Te
     return norm if recorded else norm.detach()
 
 
+class Density(NamedTuple):
+    """A distribution of each cell around what a decoder puts out."""
+
+    nats: Callable[..., Tensor]
+    """(decoder's output, target) -> negative log-density, all (batch, n_features).
+
+    If `has_variance`, a third argument is the variance, of shape (n_features,) or (1,)."""
+
+    with_derivatives: Callable[..., tuple[Tensor, ...]]
+    """(decoder's output, target, shares of the cells) -> sum of the cells' nats times their shares,
+    (), and its derivative by the output, (batch, n_features).
+
+    If `has_variance`, a fourth argument is the variance, and a third result the derivative by
+    it."""
+
+    sample: Callable[[np.ndarray, Any, np.random.RandomState], np.ndarray]
+    """(mean (n, n_features), variance or None, generator) -> a draw of each cell."""
+
+    has_variance: bool = False
+
+
 class Loss(NamedTuple):
     """A loss and what belongs to it."""
 
@@ -118,43 +203,102 @@ class Loss(NamedTuple):
     If `learns_variance`, a third argument is the variance of each feature."""
 
     with_derivatives: Callable[..., tuple[Tensor, ...]]
-    """(decoder's output, target, weight of each row (batch, 1)) -> weighted sum of the loss over
-    rows and features, (), and its derivative by the output, (batch, n_features).
+    """(decoder's output, target, shares of the cells) -> sum of the cells' losses times their
+    shares, (), and its derivative by the output, (batch, n_features).
 
     If `learns_variance`, a fourth argument is the variance of each feature, and a third result the
     derivative by it, (n_features,)."""
 
+    density: Density
+    """The distribution that the loss stands for, up to a unit."""
+
     output_activation: str
     """What "auto" stands for: turns the decoder's output into a reconstruction."""
 
-    on_logits: bool
-    """Whether `elementwise` takes the decoder's output as it is before the output activation."""
+    unit: str
+    """What a curve of the loss shows."""
 
-    support: tuple[float, float]
+    on_logits: bool = False
+    """Whether loss and density take the decoder's output as it is before the output activation,
+    which then is the only one that fits."""
+
+    support: tuple[float, float] = (-np.inf, np.inf)
     """The closed interval that targets lie in."""
 
-    learns_variance: bool = False
-    """Whether the module learns the variance of each feature."""
+    remedy: str = ""
+    """What to do with values outside of it."""
 
+    learns_variance: bool = False
+    """Whether each feature has a variance of its own, which the module learns."""
+
+
+def add_noise(mean: np.ndarray, variance: Any, rng: np.random.RandomState) -> np.ndarray:
+    """Draw from normal distributions."""
+    return mean + np.sqrt(variance) * rng.standard_normal(mean.shape)
+
+
+def add_laplace_noise(mean: np.ndarray, variance: Any, rng: np.random.RandomState) -> np.ndarray:
+    """Draw from Laplace distributions."""
+    return mean + np.sqrt(variance / 2.0) * rng.laplace(size=mean.shape)
+
+
+def flip_coins(mean: np.ndarray, variance: Any, rng: np.random.RandomState) -> np.ndarray:
+    """Draw zeros and ones."""
+    return (rng.uniform(size=mean.shape) < mean).astype(mean.dtype)
+
+
+def draw_counts(mean: np.ndarray, variance: Any, rng: np.random.RandomState) -> np.ndarray:
+    """Draw counts."""
+    return rng.poisson(mean).astype(mean.dtype)
+
+
+GAUSSIAN = Density(gaussian, gaussian_and_derivatives, add_noise, has_variance=True)
+LAPLACE = Density(laplace, laplace_and_derivatives, add_laplace_noise, has_variance=True)
+BERNOULLI = Density(bernoulli, bernoulli_and_derivative, flip_coins)
+POISSON = Density(poisson, poisson_and_derivative, draw_counts)
 
 LOSSES = {
+    "absolute_error": Loss(
+        absolute_error,
+        absolute_error_and_derivative,
+        LAPLACE,
+        "identity",
+        unit="absolute error per feature",
+    ),
     "bernoulli": Loss(
-        bernoulli, bernoulli_and_derivative, "logistic", on_logits=True, support=(0.0, 1.0)
+        bernoulli,
+        bernoulli_and_derivative,
+        BERNOULLI,
+        "logistic",
+        unit="cross-entropy (nats per feature)",
+        on_logits=True,
+        support=(0.0, 1.0),
+        remedy="Scale it, for example with MinMaxScaler(clip=True)",
     ),
     "gaussian": Loss(
         gaussian,
         gaussian_and_derivatives,
+        GAUSSIAN,
         "identity",
-        on_logits=False,
-        support=(-np.inf, np.inf),
+        unit="negative log-density (nats per feature)",
         learns_variance=True,
+    ),
+    "poisson": Loss(
+        poisson,
+        poisson_and_derivative,
+        POISSON,
+        "exponential",
+        unit="negative log-probability (nats per feature)",
+        on_logits=True,
+        support=(0.0, np.inf),
+        remedy="Counts are not negative: leave out what centres them",
     ),
     "squared_error": Loss(
         squared_error,
         squared_error_and_derivative,
+        GAUSSIAN,
         "identity",
-        on_logits=False,
-        support=(-np.inf, np.inf),
+        unit="squared error per feature",
     ),
 }
 
@@ -176,13 +320,13 @@ def check_support(
         return
     smallest, largest = feature_ranges(X)
     # Scalers return the ends of an interval up to rounding.
-    rounding = 4 * np.finfo(X.dtype).eps
+    rounding = 4 * np.finfo(X.dtype if X.dtype.kind == "f" else np.float64).eps
     outside = (smallest < low - rounding) | (largest > high + rounding)
     if outside.any():
         column = int(outside.argmax())
         name = column if feature_names is None else repr(feature_names[column])
         raise ValueError(
             f"loss={loss!r} takes values in [{low:g}, {high:g}], but column {name} of {table} "
-            f"ranges from {smallest[column]:g} to {largest[column]:g}. Scale it, for example with "
-            "MinMaxScaler(clip=True), or choose loss='squared_error'."
+            f"ranges from {smallest[column]:g} to {largest[column]:g}. {LOSSES[loss].remedy}, or "
+            "choose loss='squared_error'."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Moments:
     >>> import numpy as np
     >>> from skae._moments import Moments
     >>> first, second = np.array([[1.0, 0.0], [3.0, 2.0]]), np.array([[5.0, 4.0]])
-    >>> moments = Moments.from_rows(first).update(second)
+    >>> moments = Moments.from_rows(first).merge(Moments.from_rows(second))
     >>> moments.mean
     tensor([3., 2.], dtype=torch.float64)
     >>> moments.scatter
@@ -121,30 +121,6 @@ class Moments:
             weight, scatter = weight * scale, scatter * scale
         return cls(n_samples, weight, mean.to(device), scatter.to(device))
 
-    @classmethod
-    def empty(cls, n_features: int, *, device: torch.device | str = "cpu") -> Moments:
-        """Moments of no rows at all, the neutral element of merging."""
-        return cls(
-            0,
-            0.0,
-            torch.zeros(n_features, dtype=torch.float64, device=device),
-            torch.zeros(n_features, n_features, dtype=torch.float64, device=device),
-        )
-
-    def update(self, X: Any, sample_weight: np.ndarray | None = None) -> Moments:
-        """Add rows.
-
-        Parameters
-        ----------
-        X : ndarray, memmap or sparse matrix of shape (n_samples, n_features)
-        sample_weight : ndarray of shape (n_samples,), default=None
-
-        Returns
-        -------
-        Moments
-        """
-        return self.merge(Moments.from_rows(X, sample_weight, device=self.mean.device))
-
     def merge(self, other: Moments) -> Moments:
         """Moments of the rows of both states.
 
@@ -171,53 +147,26 @@ class Moments:
             torch.addr(self.scatter + other.scatter, delta, delta, alpha=between),
         )
 
-    def remove(self, other: Moments) -> Moments:
-        """Moments of the rows that are left when those of another state are taken out.
+    def to_arrays(self) -> dict[str, Any]:
+        """Count, weight, mean and scatter matrix as numbers and NumPy arrays, for a file."""
+        return {
+            "n_samples": self.n_samples,
+            "weight": self.weight,
+            "mean": self.mean.cpu().numpy(),
+            "scatter": self.scatter.cpu().numpy(),
+        }
 
-        What is left is as exact as it can be found from the difference: the rounding of the
-        larger state stays.
-
-        Parameters
-        ----------
-        other : Moments
-            Of rows that are in this state.
-
-        Returns
-        -------
-        Moments
-
-        Raises
-        ------
-        ValueError
-            If the other state has more rows or more weight than this one.
-        """
-        n_samples = self.n_samples - other.n_samples
-        weight = self.weight - other.weight
-        if n_samples < 0 or weight < -1e-9 * self.weight:
-            raise ValueError(
-                f"Cannot remove {other.n_samples} rows of weight {other.weight} from "
-                f"{self.n_samples} rows of weight {self.weight}."
-            )
-        if n_samples == 0 or weight <= 0.0:
-            return Moments.empty(len(self.mean), device=self.mean.device)
-        delta = other.mean - self.mean  # (n_features,)
-        between = other.weight * (self.weight / weight)
-        return Moments(
-            n_samples,
-            weight,
-            self.mean - delta * (other.weight / weight),
-            torch.addr(self.scatter - other.scatter, delta, delta, alpha=-between),
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, Any], *, device: torch.device | str = "cpu"
+    ) -> Moments:
+        """Read what `to_arrays` gave; other keys are ignored."""
+        return cls(
+            arrays["n_samples"],
+            arrays["weight"],
+            torch.from_numpy(arrays["mean"]).to(device),
+            torch.from_numpy(arrays["scatter"]).to(device),
         )
-
-    def covariance(self) -> Tensor:
-        """Unbiased covariance matrix: the scatter over the weight minus one.
-
-        Returns
-        -------
-        Tensor of shape (n_features, n_features), float64
-            Zero for a single row.
-        """
-        return self.scatter / max(self.weight - 1.0, 1.0)
 
 
 def product_dtype_for(X: Any) -> np.dtype:
@@ -225,16 +174,17 @@ def product_dtype_for(X: Any) -> np.dtype:
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
+    X : ndarray or sparse matrix of shape (n_samples, n_features)
 
     Returns
     -------
     dtype
-        float32 for float32 data of which there is so much that this saves time, else float64.
+        float32 for dense float32 data of which there is so much that this saves time, else float64.
     """
     n_samples, n_features = X.shape
     large = n_samples * n_features * min(n_samples, n_features) >= _LARGE_PRODUCT
-    return np.dtype(np.float32 if X.dtype == np.float32 and large else np.float64)
+    in_float32 = X.dtype == np.float32 and large and not sparse.issparse(X)
+    return np.dtype(np.float32 if in_float32 else np.float64)
 
 
 def column_means(X: Any, sample_weight: np.ndarray | None = None) -> np.ndarray:

@@ -1,57 +1,40 @@
-"""Principal component analysis: moments, eigenproblem, projection."""
+"""The estimator PCA; its eigen-solvers are in `_decomposition`."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from math import isfinite, log, pi
+from math import log, pi
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.sparse.linalg import LinearOperator, svds
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, assert_all_finite, check_array, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
-from skae._device import resolve_device
+from skae._decomposition import (
+    EIGENSOLVERS,
+    Decomposition,
+    Problem,
+    choose_solver,
+    finite_moments,
+    float_dtype,
+    project,
+)
+from skae._device import matrix_fits, resolve_device
 from skae._documentation import DocumentationLinkMixin
 from skae._explanation import conditional_means, gaussian_score_contributions
-from skae._linalg import (
-    flip_signs,
-    matmul,
-    minka_n_components,
-    n_components_for_share,
-    orthonormal_rows,
-    principal_axes,
-    randomized_range,
-    right_singular_vectors,
-    top_eigenpairs,
-    triangular_factor,
-    zero_out_rounding,
-)
-from skae._moments import (
-    Moments,
-    centred_rows,
-    column_means,
-    gram_matrix,
-    product_dtype_for,
-    project_on_rows,
-    threads_of_blas,
-)
+from skae._linalg import minka_n_components, n_components_for_share, principal_axes
+from skae._moments import Moments, centred_rows, product_dtype_for, threads_of_blas
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
     Interval,
     RealNotInt,
     StrOptions,
-    _check_sample_weight,
     validate_parameter_constraints,
 )
-from skae._validation import validate_table
+from skae._validation import validate_codes, validate_table, validate_weights
 
 _FLOAT_DTYPES = [np.float64, np.float32]
 _SPARSE_SOLVERS = ("arpack", "covariance_eigh", "gram_eigh")
@@ -60,459 +43,6 @@ _TRUNCATED_SOLVERS = ("arpack", "randomized")
 _LARGE_PROBLEM = 10**10
 # A fit keeps its moments for partial_fit up to this many features, which take 32 MiB.
 _MAX_KEPT_FEATURES = 2048
-# Rows of this many bytes are projected at a time, so that centring them stays in the cache.
-_PROJECTION_BYTES = 4 << 20
-# Variances below this share of the largest one are computed again from the data projected on
-# their axes. The matrix gives them to fewer than six digits; float32 products, to one.
-_REFINED_SHARE = {"float64": 1e-9, "float32": 1e-5}
-# Axes that rows are combined to are orthogonal up to rounding over their share of the largest
-# variance; below these shares they are made so.
-_ORTHOGONAL_SHARE = {"float64": 1e-6, "float32": 1e-3}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decomposition:
-    """What a solver finds: the mean, and the largest variances with their axes.
-
-    Parameters
-    ----------
-    mean : ndarray of shape (n_features,), float64
-    total_variance : float
-        Of all components, whether they were computed or not.
-    variances : ndarray of shape (n_computed,)
-        In decreasing order.
-    axes : ndarray of shape (n_computed, n_features)
-    moments : Moments, default=None
-        What the solver accumulated, if that is what `partial_fit` adds to.
-    """
-
-    mean: np.ndarray
-    total_variance: float
-    variances: np.ndarray
-    axes: np.ndarray
-    moments: Moments | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Problem:
-    """What every solver is given.
-
-    Parameters
-    ----------
-    X : ndarray or sparse matrix of shape (n_samples, n_features)
-    sample_weight : ndarray of shape (n_samples,) or None
-    degrees_of_freedom : float
-        Sum of the weights minus one.
-    n_computed : int or None
-        Number of components that are needed; None needs all of them.
-    limit : int
-        The lesser of the numbers of rows and of features, rows of large weights counting more.
-    max_rank : int
-        How many variances may be positive, which centring makes one fewer than there are rows.
-    device : torch.device
-    """
-
-    X: Any
-    sample_weight: np.ndarray | None
-    degrees_of_freedom: float
-    n_computed: int | None
-    limit: int
-    max_rank: int
-    device: torch.device
-
-
-def available_memory(device: torch.device) -> int | None:
-    """Bytes of free memory, or None where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            kibibytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
-        return int(kibibytes) * 1024
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def matrix_fits(m: int, device: torch.device) -> bool:
-    """Whether there is memory for an m x m float64 matrix, one product and its eigenvectors."""
-    if m <= 4096:  # 128 MiB
-        return True
-    free = available_memory(device)
-    return free is None or 3 * 8 * m * m <= free
-
-
-def choose_solver(
-    n_samples: int, n_features: int, n_components: Any, *, is_sparse: bool, device: torch.device
-) -> str:
-    """Choose the solver for ``svd_solver="auto"``.
-
-    Parameters
-    ----------
-    n_samples, n_features : int
-    n_components : int, float, "mle" or None
-    is_sparse : bool
-    device : torch.device
-
-    Returns
-    -------
-    str
-        The eigenproblem of the smaller side, which is exact; but an iterative solver where some
-        components of a large, nearly square or sparse matrix are much cheaper to find.
-    """
-    exact = "covariance_eigh" if n_samples >= n_features else "gram_eigh"
-    smaller, larger = sorted((n_samples, n_features))
-    if not isinstance(n_components, int | np.integer) or not 1 <= n_components < 0.8 * smaller:
-        return exact
-    if not matrix_fits(smaller, device):
-        return "arpack" if is_sparse else "randomized"
-    if is_sparse:
-        return "arpack" if smaller > 1000 and n_components <= 0.1 * smaller else exact
-    # Counted in multiplications: the product runs at full speed, the tridiagonalisation of the
-    # eigenproblem at about an eighth of it.
-    eigenproblem = larger * smaller**2 + 8 * smaller**3
-    n_products = 18 if n_components < 0.1 * smaller else 12
-    iteration = n_products * 2 * larger * smaller * (n_components + 10)
-    nearly_square = larger < 4 * smaller
-    much_cheaper = iteration < 0.5 * eigenproblem
-    return "randomized" if smaller > 500 and nearly_square and much_cheaper else exact
-
-
-def solve_covariance(problem: Problem, _: Any) -> Decomposition:
-    """Eigenpairs of the n_features x n_features covariance matrix."""
-    X = problem.X
-    precision = _product_dtype(X)
-    moments = finite_moments(X, problem.sample_weight, problem.device, precision)
-    covariance = moments.scatter / problem.degrees_of_freedom
-    noise = _relative_noise(precision, X.shape[1])
-    variances, axes = principal_axes(covariance, _n_eigenpairs(problem), noise=noise)
-    mean = moments.mean.cpu().numpy()
-    feature_variances = covariance.diagonal().cpu().numpy()
-    # Constant features take away as many variances for certain.
-    n_positive = min(int(np.count_nonzero(feature_variances)), problem.max_rank)
-    n_exact = int(np.count_nonzero(variances > _REFINED_SHARE[precision.name] * variances[:1]))
-    if 0 < n_exact < min(len(variances), n_positive):
-        if len(variances) < len(covariance):
-            # The small variances cannot be told apart yet, nor from those that are not kept.
-            variances, axes = principal_axes(covariance, noise=noise)
-        refined, refined_axes = refine(problem, mean, axes[n_exact:])
-        floor = _smallest_variance(variances[0], mean, precision)
-        variances = np.concatenate([variances[:n_exact], np.where(refined > floor, refined, 0.0)])
-        axes = np.concatenate([axes[:n_exact], refined_axes])
-    return Decomposition(mean, float(feature_variances.sum()), variances, axes, moments)
-
-
-def finite_moments(
-    X: Any, sample_weight: np.ndarray | None, device: torch.device, precision: np.dtype
-) -> Moments:
-    """Moments of data that is not known to be finite; scikit-learn's error if it is not."""
-    moments = Moments.from_rows(X, sample_weight, device=device, product_dtype=precision)
-    if _is_in_range(float(moments.scatter.trace()), precision):
-        return moments
-    assert_all_finite(X, estimator_name="PCA", input_name="X")
-    return Moments.from_rows(X, sample_weight, device=device, product_dtype=np.float64)
-
-
-def refine(problem: Problem, mean: np.ndarray, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute small variances again, from the data projected on their axes.
-
-    A covariance matrix gives every variance to about the rounding of the largest one. Its
-    eigenvectors however separate the small variances from the large ones, so that the
-    covariance of the data projected on the small ones' axes (Rayleigh-Ritz) gives these as
-    exactly as singular values of the data would.
-
-    Parameters
-    ----------
-    problem : Problem
-    mean : ndarray of shape (n_features,)
-    axes : ndarray of shape (n_small, n_features)
-
-    Returns
-    -------
-    variances : ndarray of shape (n_small,)
-    axes : ndarray of shape (n_small, n_features)
-        Spanning the same space.
-    """
-    projected = _project(problem.X, mean, axes)  # (n_samples, n_small)
-    moments = Moments.from_rows(projected, problem.sample_weight, product_dtype=np.float64)
-    variances, rotation = principal_axes(moments.scatter / problem.degrees_of_freedom)
-    return variances, flip_signs(rotation @ axes)
-
-
-def solve_gram(problem: Problem, _: Any) -> Decomposition:
-    """Eigenpairs of the n_samples x n_samples matrix of inner products of the centred rows."""
-    X, weights = problem.X, problem.sample_weight
-    precision = _product_dtype(X)
-    mean, gram = gram_matrix(X, weights, device=problem.device, product_dtype=precision)
-    if not _is_in_range(float(gram.trace()), precision):
-        assert_all_finite(X, estimator_name="PCA", input_name="X")
-        mean, gram = gram_matrix(X, weights, device=problem.device, product_dtype=np.float64)
-    total_variance = float(gram.trace()) / problem.degrees_of_freedom
-    n_all = min(X.shape)
-    n_eigenpairs = min(_n_eigenpairs(problem), n_all)
-    values, vectors = top_eigenpairs(gram, n_eigenpairs)
-    if n_eigenpairs and values[-1] <= _ORTHOGONAL_SHARE[precision.name] * values[0]:
-        # The small values cannot be told apart, nor from those of no variance at all.
-        values, vectors = top_eigenpairs(gram)
-    # The eigenvectors combine the rows to the axes times the singular values.
-    rows = project_on_rows(X, vectors, weights)  # (n_computed, n_features)
-    n_exact = np.count_nonzero(values > _ORTHOGONAL_SHARE[precision.name] * values[:1])
-    noise = _relative_noise(precision, max(X.shape))
-    variances = zero_out_rounding(values[:n_exact], noise)
-    axes = rows[:n_exact] / np.linalg.norm(rows[:n_exact], axis=1, keepdims=True)
-    if n_exact < len(values):
-        # Combinations for small values are not orthogonal, but they span the right space: their
-        # own singular vectors are the axes in it, and their singular values are exact.
-        small = rows[n_exact:]
-        small = small - (small @ axes.T) @ axes
-        singular_values, small_axes = right_singular_vectors(torch.from_numpy(small))
-        squares = singular_values**2
-        floor = _smallest_variance(
-            max(values[0], 0.0) / problem.degrees_of_freedom, mean.cpu().numpy(), precision
-        )
-        squares = np.where(squares > floor * problem.degrees_of_freedom, squares, 0.0)
-        variances = np.concatenate([variances, squares])[:n_all]
-        axes = np.concatenate([axes, small_axes])[:n_all]
-    variances, axes = _with_null_axes(
-        variances / problem.degrees_of_freedom, axes, _n_eigenpairs(problem)
-    )
-    return Decomposition(mean.cpu().numpy(), total_variance, variances, axes)
-
-
-def solve_full(problem: Problem, _: Any) -> Decomposition:
-    """Singular value decomposition of the triangular factor of the centred rows."""
-    X, weights = problem.X, problem.sample_weight
-    mean = _finite_mean(X, weights)
-    upper: Any = None
-    for _rows, block in centred_rows(X, mean, weights):
-        upper = triangular_factor(upper, torch.from_numpy(block).to(problem.device))
-    singular_values, axes = right_singular_vectors(upper)
-    variances = singular_values**2 / problem.degrees_of_freedom
-    total_variance = float(variances.sum())
-    floor = _smallest_variance(variances.max(initial=0.0), mean, np.dtype(np.float64))
-    variances = np.where(variances > floor, variances, 0.0)
-    if len(variances) < problem.limit:
-        variances, axes = _with_null_axes(variances, axes, problem.limit)
-    return Decomposition(mean, total_variance, variances, axes)
-
-
-def _with_null_axes(
-    variances: np.ndarray, axes: np.ndarray, n_components: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Add axes without variance up to a number of components; make all of them orthonormal."""
-    n_missing = max(n_components - len(variances), 0)
-    variances = np.concatenate([variances, np.zeros(n_missing)])
-    axes = np.concatenate([axes, np.zeros((n_missing, axes.shape[1]))])
-    return variances, flip_signs(orthonormal_rows(axes, variances > 0.0))
-
-
-def solve_randomized(problem: Problem, estimator: PCA) -> Decomposition:
-    """Principal components within a random subspace after power iterations.
-
-    NOTE[DIFF]: scikit-learn takes the singular values of the projection on random columns. Here
-    they are those of the projection on random rows, so that ``explained_variance_`` is the
-    variance of what `transform` returns, which is also the closer estimate.
-    """
-    X, weights, device = problem.X, problem.sample_weight, problem.device
-    mean = _finite_mean(X, weights)
-    n_samples, n_features = X.shape
-    n_components = problem.n_computed or min(X.shape)
-
-    def blocks() -> Iterator[tuple[slice, Tensor]]:
-        for rows, block in centred_rows(X, mean, weights, dtype=_float_dtype(X)):
-            yield rows, torch.from_numpy(block).to(device)
-
-    # Data in memory is centred once; a memory map, block by block for every product.
-    in_memory = None if _is_memory_mapped(X) else torch.cat([block for _, block in blocks()])
-
-    def multiply(columns: Tensor) -> Tensor:
-        if in_memory is not None:
-            return matmul(in_memory, columns)
-        return torch.cat([matmul(block, columns) for _, block in blocks()])
-
-    def multiply_transposed(columns: Tensor) -> Tensor:
-        if in_memory is not None:
-            return matmul(in_memory.T, columns)
-        product = columns.new_zeros(n_features, columns.shape[1])
-        for rows, block in blocks():
-            product += matmul(block.T, columns[rows])
-        return product
-
-    n_iter: Any = estimator.iterated_power
-    if n_iter == "auto":
-        n_iter = 7 if n_components < 0.1 * min(n_samples, n_features) else 4
-    normalizer = estimator.power_iteration_normalizer
-    if normalizer == "auto":
-        normalizer = "none" if n_iter <= 2 else "LU"
-    start = check_random_state(estimator.random_state).normal(
-        size=(min(n_samples, n_features), n_components + estimator.n_oversamples)
-    )
-    start = torch.from_numpy(start.astype(_float_dtype(X))).to(device)
-    if n_samples >= n_features:
-        start = multiply(start)  # (n_samples, n_random)
-    basis = randomized_range(multiply, multiply_transposed, start, n_iter, normalizer)
-    projected = multiply(basis)  # (n_samples, n_random)
-    singular_values, rotation = right_singular_vectors(triangular_factor(None, projected))
-    axes = rotation[:n_components] @ basis.cpu().numpy().T
-    parts = [in_memory] if in_memory is not None else (block for _, block in blocks())
-    total = sum(_sum_of_squares(part) for part in parts)
-    variances = singular_values[:n_components].astype(np.float64) ** 2
-    variances /= problem.degrees_of_freedom
-    floor = _smallest_variance(variances.max(initial=0.0), mean, _float_dtype(X))
-    return Decomposition(
-        mean,
-        total / problem.degrees_of_freedom,
-        np.where(variances > floor, variances, 0.0),
-        flip_signs(axes),
-    )
-
-
-def _sum_of_squares(rows: Tensor) -> float:
-    if rows.device.type == "cpu":
-        return float(np.einsum("ij,ij->", rows.numpy(), rows.numpy(), dtype=np.float64))
-    return float(rows.square().sum(dtype=torch.float64))
-
-
-def solve_arpack(problem: Problem, estimator: PCA) -> Decomposition:
-    """Lanczos iteration of ARPACK; sparse data is centred implicitly."""
-    X, weights = problem.X, problem.sample_weight
-    n_components = problem.n_computed or min(X.shape) - 1
-    root = None if weights is None else np.sqrt(weights)
-    rows: Any
-    if sparse.issparse(X):
-        rows, mean, sum_of_squares = _implicitly_centred(X, root)
-    else:
-        mean = _finite_mean(X, weights)
-        blocks = [block for _, block in centred_rows(X, mean, weights, dtype=_float_dtype(X))]
-        rows = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
-        sum_of_squares = float(np.square(rows, dtype=np.float64).sum())
-    start = check_random_state(estimator.random_state).uniform(-1, 1, size=min(X.shape))
-    _, singular_values, axes = svds(
-        rows, k=n_components, tol=estimator.tol, v0=start.astype(rows.dtype)
-    )
-    variances = singular_values[::-1].astype(np.float64) ** 2 / problem.degrees_of_freedom
-    # ARPACK iterates on the squares, which loses half of the digits.
-    variances = zero_out_rounding(variances, _relative_noise(rows.dtype, min(X.shape)))
-    return Decomposition(
-        mean,
-        sum_of_squares / problem.degrees_of_freedom,
-        variances,
-        flip_signs(axes[::-1]),
-    )
-
-
-def _implicitly_centred(
-    X: Any, root: np.ndarray | None
-) -> tuple[LinearOperator, np.ndarray, float]:
-    """Operator, mean and sum of squares of centred sparse rows times the roots of weights."""
-    root = np.ones(X.shape[0]) if root is None else root
-    rows: Any = X.astype(np.float64)
-    weights = root**2
-    mean = rows.T @ weights / weights.sum()
-    rows = rows.tocsr()
-    rows.data *= np.repeat(root, np.diff(rows.indptr))
-    transposed = rows.T.tocsr()
-
-    def multiply(columns: np.ndarray) -> np.ndarray:
-        return rows @ columns - np.multiply.outer(root, mean @ columns)
-
-    def multiply_transposed(columns: np.ndarray) -> np.ndarray:
-        return transposed @ columns - np.multiply.outer(mean, root @ columns)
-
-    operator = LinearOperator(
-        shape=X.shape,
-        dtype=np.float64,
-        matvec=multiply,
-        matmat=multiply,
-        rmatvec=multiply_transposed,
-        rmatmat=multiply_transposed,
-    )
-    # The cells that are not zero, centred, and then the zeros, of which each is at -mean.
-    cells = X.tocsc()
-    columns = np.repeat(np.arange(X.shape[1]), np.diff(cells.indptr))
-    cell_weights = weights[cells.indices]
-    occupied = np.bincount(columns, weights=cell_weights, minlength=X.shape[1])
-    squares = float(cell_weights @ (cells.data.astype(np.float64) - mean[columns]) ** 2)
-    return operator, mean, squares + float(mean**2 @ np.maximum(weights.sum() - occupied, 0.0))
-
-
-SOLVERS: dict[str, Callable[[Problem, Any], Decomposition]] = {
-    "arpack": solve_arpack,
-    "covariance_eigh": solve_covariance,
-    "full": solve_full,
-    "gram_eigh": solve_gram,
-    "randomized": solve_randomized,
-}
-
-
-def _n_eigenpairs(problem: Problem) -> int:
-    return problem.limit if problem.n_computed is None else problem.n_computed
-
-
-def _is_in_range(trace: float, precision: np.dtype) -> bool:
-    """Whether the squares of the data were neither too large nor too small for the precision."""
-    return isfinite(trace) and (precision == np.float64 or trace > 1e-20)
-
-
-def _float_dtype(X: Any) -> np.dtype:
-    """Dtype of the results; float64 for the integers of a memory map."""
-    return X.dtype if X.dtype.kind == "f" else np.dtype(np.float64)
-
-
-def _product_dtype(X: Any) -> np.dtype:
-    return np.dtype(np.float64) if sparse.issparse(X) else product_dtype_for(X)
-
-
-def _relative_noise(precision: np.dtype, n_terms: int) -> float:
-    """Bound the rounding of a matrix of inner products, relative to its largest eigenvalue."""
-    if precision == np.float32:
-        return float(np.finfo(np.float32).eps)
-    return float(n_terms * np.finfo(np.float64).eps)
-
-
-def _smallest_variance(largest: float, mean: np.ndarray, precision: np.dtype) -> float:
-    """Bound what a variance may be by the rounding of the data and of the axes alone."""
-    unit = (16 + len(mean)) * float(np.finfo(np.float64).eps)
-    if precision == np.float32:
-        unit = max(unit, float(np.finfo(np.float32).eps))
-    return unit**2 * float(largest + mean @ mean)
-
-
-def _finite_mean(X: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray:
-    mean = column_means(X, sample_weight)
-    if not np.isfinite(mean).all():
-        assert_all_finite(X, estimator_name="PCA", input_name="X")
-    return mean
-
-
-def _is_memory_mapped(X: np.ndarray) -> bool:
-    """Whether the array is a view of a memory map."""
-    array: Any = X
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            return True
-        array = array.base
-    return False
-
-
-def _project(X: Any, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """Products of centred rows with axes, in the precision of the rows."""
-    dtype = _float_dtype(X)
-    mean, axes = mean.astype(dtype, copy=False), axes.astype(dtype, copy=False)
-    if sparse.issparse(X):
-        return np.asarray(X @ axes.T) - mean @ axes.T
-    n_samples, n_features = X.shape
-    step = max(1, _PROJECTION_BYTES // (n_features * X.itemsize))
-    if n_samples <= step:
-        return (X - mean) @ axes.T
-    projected = np.empty((n_samples, len(axes)), dtype=dtype)
-    for start in range(0, n_samples, step):
-        rows = slice(start, start + step)
-        np.matmul(X[rows] - mean, axes.T, out=projected[rows])
-    return projected
 
 
 class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -659,6 +189,9 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
      [-2.2219  0.2513]]
     """
 
+    n_samples_seen_: int
+    _accumulated: dict[str, Any]
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_components": [
             Interval(Integral, 0, None, closed="left"),
@@ -668,7 +201,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         ],
         "copy": ["boolean"],
         "whiten": ["boolean"],
-        "svd_solver": [StrOptions({"auto", *SOLVERS})],
+        "svd_solver": [StrOptions({"auto", *EIGENSOLVERS})],
         "tol": [Interval(Real, 0, None, closed="left")],
         "iterated_power": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "n_oversamples": [Interval(Integral, 1, None, closed="left")],
@@ -814,17 +347,11 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
                 f"n_components={self.n_components} must be between 0 and "
                 f"n_features={n_features} in partial_fit."
             )
-        batch = finite_moments(X, sample_weight, device, _product_dtype(X))
+        batch = finite_moments(X, sample_weight, device, product_dtype_for(X))
         moments, n_seen = batch, X.shape[0]
         if not first:
-            state = self._accumulated
-            n_seen += int(vars(self)["n_samples_seen_"])
-            moments = Moments(
-                state["n_samples"],
-                state["weight"],
-                torch.from_numpy(state["mean"]).to(device),
-                torch.from_numpy(state["scatter"]).to(device),
-            ).merge(batch)
+            n_seen += self.n_samples_seen_
+            moments = Moments.from_arrays(self._accumulated, device=device).merge(batch)
         limit = _component_limit(moments.n_samples, moments.weight, n_features)
         n_components = self.n_components
         if isinstance(n_components, Integral):
@@ -844,12 +371,9 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
 
     def _accumulate(self, moments: Moments) -> None:
         """Keep moments, as NumPy arrays, for partial_fit to add to."""
-        self._accumulated: dict[str, Any] = {
+        self._accumulated = {
             "n_components": self.n_components,
-            "n_samples": moments.n_samples,
-            "weight": moments.weight,
-            "mean": moments.mean.cpu().numpy(),
-            "scatter": moments.scatter.cpu().numpy(),
+            **moments.to_arrays(),
         }
 
     def transform(self, X: Any) -> Any:
@@ -877,8 +401,8 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             scale = np.divide(
                 1.0, deviations, out=np.zeros_like(deviations), where=deviations > 0.0
             )
-            return _project(X, self.mean_, axes) * scale.astype(_float_dtype(X), copy=False)
-        return _project(X, self.mean_, axes)
+            return project(X, self.mean_, axes) * scale.astype(float_dtype(X), copy=False)
+        return project(X, self.mean_, axes)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Map components back to features.
@@ -893,12 +417,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         X_original : ndarray of shape (n_samples, n_features)
             The points of the principal subspace that have these components, in the dtype of X.
         """
-        check_is_fitted(self)
-        X = check_array(X, input_name="X", dtype=_FLOAT_DTYPES)
-        if X.shape[1] != self.n_components_:
-            raise ValueError(
-                f"X has {X.shape[1]} columns, but this PCA has {self.n_components_} components."
-            )
+        X = validate_codes(self, X)
         axes = self.components_
         if self.whiten:
             axes = np.sqrt(self.explained_variance_)[:, np.newaxis] * axes
@@ -977,7 +496,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             squared_distances[rows] += np.einsum("ij,ij->i", rest, rest) / noise
         log_determinant = np.log(variances).sum() + (n_features - n_components) * log(noise)
         log_density = -0.5 * (squared_distances + n_features * log(2.0 * pi) + log_determinant)
-        return log_density.astype(X.dtype, copy=False)
+        return log_density.astype(float_dtype(X), copy=False)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-density of the rows.
@@ -998,7 +517,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         """
         log_density = self.score_samples(X)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+            sample_weight = validate_weights(sample_weight, X)
         return float(np.average(log_density, weights=sample_weight))
 
     def contributions(self, X: Any) -> np.ndarray:
@@ -1055,13 +574,13 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
     def _fit(self, X: Any, sample_weight: Any) -> Any:
         """Fit, and return the validated data."""
         self._check_parameters()
-        if sparse.issparse(X) and self.svd_solver not in ("auto", *_SPARSE_SOLVERS):
-            raise TypeError(
-                f"svd_solver={self.svd_solver!r} would need the sparse X as a dense array; use "
-                f"'auto' or one of {', '.join(map(repr, _SPARSE_SOLVERS))}."
-            )
         with unchanged_on_failure(self):
             X, sample_weight = self._validate(X, sample_weight, reset=True)
+            if sparse.issparse(X) and self.svd_solver not in ("auto", *_SPARSE_SOLVERS):
+                raise TypeError(
+                    f"svd_solver={self.svd_solver!r} would need the sparse X as a dense array; use "
+                    f"'auto' or one of {', '.join(map(repr, _SPARSE_SOLVERS))}."
+                )
             self._solve(X, sample_weight)
         return X
 
@@ -1090,9 +609,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             X = X.copy()
             X.sum_duplicates()
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
+            sample_weight = validate_weights(sample_weight, X)
         return X, sample_weight
 
     def _resolve_device(self, X: Any) -> torch.device:
@@ -1134,9 +651,14 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             limit,
             min(max(n_positive - 1, 1), n_features),
             device,
+            tol=self.tol,
+            iterated_power=self.iterated_power,
+            n_oversamples=self.n_oversamples,
+            power_iteration_normalizer=self.power_iteration_normalizer,
+            random_state=self.random_state,
         )
         with threads_of_blas(X):
-            decomposition = SOLVERS[solver](problem, self)
+            decomposition = EIGENSOLVERS[solver](problem)
         dtype = X.dtype if X.dtype == np.float32 else np.dtype(np.float64)
         self._store(decomposition, self.n_components, limit, weight, dtype)
         self._fit_svd_solver = solver

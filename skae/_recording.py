@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from skae._random import generator
+from skae._torch_compat import errors_where_the_host_waits
+
 # Steps before the recording, in which libraries allocate what they need.
 N_WARM_UP = 3
 
@@ -91,6 +94,9 @@ class Recording:
                 self._step()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
+        own = generator(self.device)
+        if own is not None:
+            graph.register_generator_state(own)
         with torch.cuda.graph(graph):
             self._step()
         self._next = graph.replay
@@ -98,16 +104,12 @@ class Recording:
 
     def _waits(self) -> bool:
         """Take a step and tell whether it makes the host wait for the device."""
-        mode = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            self._step()
-        except RuntimeError:
-            waits = True
-        else:
-            waits = False
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
+        waits = False
+        with errors_where_the_host_waits():
+            try:
+                self._step()
+            except RuntimeError:
+                waits = True
         if waits:
             self._step()
         return waits

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext
 from tqdm.auto import tqdm
 
-from skae._training import History
+from skae._training import Progress
 
 
 class EpochReporter:
@@ -19,6 +19,7 @@ class EpochReporter:
         self,
         estimator: BaseEstimator,
         context: CallbackContext,
+        *,
         X: Any,
         sample_weight: Any,
         fitted_attributes: Callable[[], dict[str, Any]],
@@ -55,9 +56,9 @@ class EpochReporter:
         self.epoch = self.context.subcontext(task_name=self.task_name)
         self.epoch.call_on_fit_task_begin(**self.task)
 
-    def epoch_ends(self, history: History) -> bool:
+    def epoch_ends(self, progress: Progress) -> bool:
         """Close the task of an epoch; True if a callback wants to stop."""
-        loss = (history.validation_loss_curve or history.loss_curve)[-1]
+        loss = (progress.validation_loss_curve or progress.loss_curve)[-1]
         self.bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
         self.bar.update()
         return self.epoch.call_on_fit_task_end(

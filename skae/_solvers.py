@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-Rate = float | Tensor
+from skae._torch_compat import Rate, adam_step
+
 Memory = dict[str, Tensor]
 
 
@@ -25,6 +26,11 @@ class FlatWeights:
 
     def __init__(self, module: nn.Module) -> None:
         parameters = [weights for weights in module.parameters() if weights.requires_grad]
+        if not parameters:
+            raise ValueError(
+                "The network has no weights to train: all of its parameters are frozen, or it has "
+                "none. Give `network` parameters that require gradients."
+            )
         parameters.sort(key=lambda weights: weights.ndim <= 1)  # keeps the order otherwise
         sizes = [weights.numel() for weights in parameters]
         self.values = torch.cat([weights.detach().flatten() for weights in parameters])
@@ -40,21 +46,16 @@ class FlatWeights:
 def adam(weights: Tensor, gradients: Tensor, memory: Memory, rate: Rate) -> None:
     """Kingma & Ba, "Adam: a method for stochastic optimization", ICLR (2015)."""
     memory["step"] += 1
-    # The kernel of torch.optim.Adam(fused=True), whose Python costs several times as much.
-    torch._fused_adam_(
-        [weights],
-        [gradients],
-        [memory["mean"]],
-        [memory["mean_square"]],
-        [],
-        [memory["step"]],
-        lr=rate,
+    adam_step(
+        weights,
+        gradients,
+        memory["mean"],
+        memory["mean_square"],
+        memory["step"],
+        rate,
         beta1=0.9,
         beta2=0.999,
-        weight_decay=0.0,
         eps=1e-8,
-        amsgrad=False,
-        maximize=False,
     )
 
 

@@ -1,199 +1,156 @@
-"""The training loop and batched inference.
-
-Both know tensors and one module; neither knows a model or an estimator.
-"""
+"""The training loop. It knows rows and one module, and neither a model nor an estimator."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from itertools import islice, repeat
-from typing import Any, Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor, nn
 
-from skae._device import to_tensor
+from skae._random import permutation, random_numbers_of_the_process
 from skae._recording import Recording
+from skae._rows import INFERENCE_BATCH_SIZE, Batch, DenseTable, Rows, batches
 from skae._solvers import FlatWeights, Solver
+from skae._torch_compat import has_hooks
 
 
 class TrainableModule(nn.Module):
-    """A network that owns its loss."""
-
-    loss: Callable[..., Tensor]
-    """Takes the tensors of a batch of rows and gives the loss of each row, (batch,), or its parts,
-    (batch, n_parts)."""
+    """A network that owns its loss. Only `loss` has to be written."""
 
     part_names: tuple[str, ...] = ()
     """Names of the parts, if the loss has any."""
+
+    n_warmup_epochs: int = 0
+    """Number of epochs in which the loss is not yet what is to be minimised."""
+
+    def loss(self, x: Tensor, target: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+        """Give the loss of each row of a batch, (batch,), or its parts, (batch, n_parts).
+
+        Only pairs have a target, and only tables with unknown cells have a mask of the known ones.
+        """
+        raise NotImplementedError
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Give the codes of a batch of rows, (batch, n_components)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode, so that the module can be called, hooked and exported."""
+        return self.encode(x)
 
     @property
     def loss_shape(self) -> tuple[int, ...]:
         """Shape of the loss of one row: that of a number, or of its parts."""
         return (len(self.part_names),) if self.part_names else ()
 
-    encode: Callable[[Tensor], Tensor]
-    """Takes a batch of rows and gives their codes, (batch, n_components)."""
-
-    stages: Callable[[], Sequence[TrainableModule]]
-    """Gives networks of one layer each, from the rows to the code, that share its weights."""
-
-    n_warmup_epochs: int = 0
-    """Number of epochs in which the loss is not yet what is to be minimised."""
-
-    def begin_epoch(self, number: int) -> None:
-        """Take note that an epoch of training begins, the first one with number one."""
-
     def total(self, losses: Tensor) -> Tensor:
         """Add up the parts of a loss, (..., n_parts) -> (...)."""
         return losses
 
-    def by_hand(self, precision: str) -> Callable[[Rows], Tensor] | None:
-        """Give a function that does the work of `differentiate`, if the module has a faster one.
+    def stages(self) -> Sequence[TrainableModule]:
+        """Give networks of one layer each, from the rows to the code, that share its weights."""
+        raise NotImplementedError
 
-        It takes a batch in training mode, returns the weighted mean of its losses, or of each part,
-        and adds the derivatives of that mean to the ``grad`` of the weights.
+    def begin_epoch(self, number: int) -> None:
+        """Take note that an epoch of training begins, the first one with number one."""
+
+    def by_hand(self, precision: str) -> ByHand | None:
+        """Give a faster way to the derivatives than `differentiate`, if there is one.
+
+        It must be the gradient of `loss` to the last term. It therefore belongs to exactly the
+        class that wrote both: begin with ``if type(self) is not ThatClass: return None``, so that a
+        subclass with another loss is differentiated automatically.
         """
         return None
 
 
-class SparseTable:
-    """Rows of a sparse matrix, with as much of a tensor's interface as `Rows` needs.
+class ByHand(NamedTuple):
+    """The derivatives of a loss, written out."""
 
-    The matrix stays on the host; batches of it are made dense on the device.
-    """
+    loss_and_gradients: Callable[[Batch], Tensor]
+    """Gives the weighted mean of the losses of a batch in training mode, or of each part, and adds
+    the derivatives of that mean to the ``grad`` of the weights."""
 
-    def __init__(self, matrix: Any, device: torch.device | str = "cpu") -> None:
-        self.matrix = sparse.csr_array(matrix, dtype=np.float32)
-        self.shape = self.matrix.shape
-        self.device = torch.device(device)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: slice) -> SparseTable:
-        return SparseTable(self.matrix[index], self.device)
-
-    def index_select(self, dim: int, index: Tensor) -> SparseTable:
-        """Choose rows by their numbers."""
-        return SparseTable(self.matrix[index.cpu().numpy()], self.device)
-
-    def to(self, device: torch.device) -> SparseTable:
-        """Choose the device of the dense batches."""
-        return SparseTable(self.matrix, device)
-
-    def to_dense(self) -> Tensor:
-        """Make the rows a tensor."""
-        return torch.from_numpy(self.matrix.toarray()).to(self.device)
+    weights: Sequence[Tensor]
+    """The parameters whose derivatives these are."""
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows to train on."""
-
-    tensors: tuple[Any, ...]
-    """The arguments of ``module.loss``, aligned along their first axis: each a tensor or, until
-    a batch of it is taken, a `SparseTable`."""
-
-    weights: Tensor | None = None
-    """Weights of mean one."""
-
-    def __len__(self) -> int:
-        return len(self.tensors[0])
-
-    @property
-    def device(self) -> torch.device:
-        """Where the rows are."""
-        return self.tensors[0].device
-
-    def to(self, device: torch.device) -> Rows:
-        """Put the rows on a device."""
-        return self._map(lambda tensor: tensor.to(device))
-
-    def take(self, index: Tensor | slice) -> Rows:
-        """Choose rows by their numbers (copied) or by a slice (not copied)."""
-        if isinstance(index, slice):
-            return self._map(lambda tensor: tensor[index])
-        return self._map(lambda tensor: tensor.index_select(0, index))
-
-    def split(self, size: int) -> Iterator[Rows]:
-        """Yield the rows in pieces of a size; the last one takes what is left."""
-        pieces = zip(*(tensor.split(size) for tensor in self.tensors), strict=True)
-        weights = repeat(None) if self.weights is None else self.weights.split(size)
-        return map(Rows, pieces, weights)
-
-    def shares(self, n_parts: int = 1) -> Tensor:
-        """Give the share of each row, or of one of its parts, in the weighted mean, (n_rows, 1)."""
-        if self.weights is None:
-            values = self.tensors[0]
-            return equal_shares(len(values), n_parts, values.dtype, values.device)
-        return self.weights[:, None] / (len(self) * n_parts)
-
-    @property
-    def bytes_per_row(self) -> int:
-        """Size of a dense float32 row of all tensors."""
-        return sum(4 * math.prod(tensor.shape[1:]) for tensor in self.tensors)
-
-    def to_numpy(self) -> tuple[Any, np.ndarray | None]:
-        """Give what is to be reconstructed, as an array or sparse matrix, and its weights."""
-        target = self.tensors[-1]
-        weights = None if self.weights is None else self.weights.double().numpy()
-        return target.matrix if isinstance(target, SparseTable) else target.numpy(), weights
-
-    def to_dense(self) -> Rows:
-        """Make what is sparse dense."""
-        return self._map(
-            lambda table: table.to_dense() if isinstance(table, SparseTable) else table
-        )
-
-    def _map(self, function: Callable[[Any], Any]) -> Rows:
-        weights = None if self.weights is None else function(self.weights)
-        return Rows(tuple(function(tensor) for tensor in self.tensors), weights)
+def constant(learning_rate_init: float, step: int, n_steps: int) -> float:
+    """Take the same learning rate in every step."""
+    return learning_rate_init
 
 
-@lru_cache(maxsize=64)  # far more than one fit takes: a recorded step goes on reading what it read
-def equal_shares(n_rows: int, n_parts: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Shares of rows without weights, (n_rows, 1); all batches of a size have the same tensor."""
-    return torch.full((n_rows, 1), 1.0 / (n_rows * n_parts), dtype=dtype, device=device)
+def cosine(learning_rate_init: float, step: int, n_steps: int) -> float:
+    """Let the rate fall to zero along half a cosine (Loshchilov & Hutter 2017)."""
+    return learning_rate_init * (1.0 + math.cos(math.pi * step / n_steps)) / 2.0
 
 
-def constant(learning_rate_init: float, n_steps: int) -> Iterator[float]:
-    """Yield the same learning rate for every step."""
-    return repeat(learning_rate_init)
-
-
-def cosine(learning_rate_init: float, n_steps: int) -> Iterator[float]:
-    """Yield rates that fall to zero along half a cosine (Loshchilov & Hutter 2017)."""
-    for step in range(n_steps):
-        yield learning_rate_init * (1.0 + math.cos(math.pi * step / n_steps)) / 2.0
-
-
-LEARNING_RATES: dict[str, Callable[[float, int], Iterator[float]]] = {
+LEARNING_RATES: dict[str, Callable[[float, int, int], float]] = {
     "constant": constant,
     "cosine": cosine,
 }
 
-# Rows that go through the network together at inference: enough to keep a core busy, few enough
-# that the widest layer stays in its cache.
-INFERENCE_BATCH_SIZE = 4096
-
 # Steps that save more than a recording costs, which is some tens of milliseconds.
 MIN_STEPS_TO_RECORD = 100
 
-# Size of the rows that are gathered together: they are still in a core's cache when their batch
-# is due.
-BLOCK_BYTES = 2**20
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train."""
+
+    solver: str
+    """Key of `SOLVERS`."""
+
+    learning_rate_init: float
+    """Learning rate of the first step."""
+
+    batch_size: int
+    """Rows of a step; the last step of an epoch takes what is left."""
+
+    max_iter: int
+    """Number of epochs, if nothing ends the training before."""
+
+    learning_rate: str = "cosine"
+    """Key of `LEARNING_RATES`."""
+
+    alpha: float = 0.0
+    """Weight decay."""
+
+    tol: float = 0.0
+    """Progress is a monitored loss below the best one by more than this share of it."""
+
+    n_iter_no_change: float = math.inf
+    """Number of epochs in a row without progress after which training ends."""
+
+    shuffle: bool = True
+    """Whether every epoch takes the rows in a new order."""
+
+    precision: str = "float32"
+    """Of matrix products, "float32" or "bf16". Weights and sums are float32 either way."""
+
+    never_worse: bool = False
+    """Whether to return to the weights before the first epoch unless the loss of the monitored
+    rows is clearly lower at the end, see `is_clear_gain`."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Weights, and what the solver remembered when it reached them."""
+
+    weights: dict[str, Tensor]
+    memory: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
-class History:
-    """What training left behind besides the weights."""
+class Progress:
+    """All that a fit has reached, so that it can be looked at, kept and continued."""
 
     loss_curve: list[float] = field(default_factory=list)
     """Mean loss of each epoch's batches, as they were when they were trained on."""
@@ -201,17 +158,38 @@ class History:
     validation_loss_curve: list[float] = field(default_factory=list)
     """Mean validation loss after each epoch; empty without validation rows."""
 
-    best_loss: float = math.inf
-    """Lowest monitored loss: the validation loss if there is one, otherwise the training loss."""
-
-    best_state: dict[str, Tensor] | None = None
-    """The weights that had the lowest validation loss."""
-
     part_curves: dict[str, list[float]] = field(default_factory=dict)
     """The mean of each part of the loss in each epoch, if it has parts."""
 
     pretrain_loss_curves: list[list[float]] = field(default_factory=list)
     """The loss curve of each layer's own training."""
+
+    best_loss: float = math.inf
+    """Lowest monitored loss: the validation loss if there is one, otherwise the training loss."""
+
+    best: State | None = None
+    """What had the lowest validation loss."""
+
+    memory: dict[str, np.ndarray] = field(default_factory=dict)
+    """What the solver remembers, to go on from there."""
+
+    held_out: np.ndarray | None = None
+    """Numbers of the rows that are held out."""
+
+    n_epochs: int = 0
+    """Epochs of this training; the curves may have more, of those before it."""
+
+    best_trained_loss: float = math.inf
+    """Lowest monitored loss of an epoch of this training."""
+
+    n_idle: int = 0
+    """Epochs in a row without progress."""
+
+    kept_start: bool = False
+    """Whether the weights are those before the first epoch, because nothing was clearly better."""
+
+    done: bool = False
+    """Whether the training has come to its end."""
 
 
 class Observer(Protocol):
@@ -220,7 +198,7 @@ class Observer(Protocol):
     def epoch_begins(self) -> None:
         """Take note that an epoch begins."""
 
-    def epoch_ends(self, history: History) -> bool:
+    def epoch_ends(self, progress: Progress) -> bool:
         """Take note that an epoch has ended; True stops the training."""
 
 
@@ -231,12 +209,7 @@ class Descent:
     ----------
     module : TrainableModule
         Its parameters and their ``grad`` become views of one vector each.
-    solver : str
-        Key of `SOLVERS`.
-    alpha : float
-        Weight decay of matrices.
-    precision : {"float32", "bf16"}
-        Of matrix products.
+    settings : Settings
     memory : dict of str to ndarray, default=None
         What a solver remembers of earlier steps.
     """
@@ -244,29 +217,42 @@ class Descent:
     def __init__(
         self,
         module: TrainableModule,
-        solver: str,
-        alpha: float,
-        precision: str,
+        settings: Settings,
         memory: dict[str, np.ndarray] | None = None,
     ) -> None:
         self.module = module
         self.weights = FlatWeights(module)
-        self.solver = Solver(self.weights, solver, alpha, memory)
-        by_hand = module.by_hand(precision)
-        self.needs_autograd = by_hand is None
-        self.loss_and_gradients = by_hand or partial(differentiate, module, precision)
+        self.solver = Solver(self.weights, settings.solver, settings.alpha, memory)
+        by_hand: ByHand | None = None
+        if all(weights.requires_grad for weights in module.parameters()) and not has_hooks(module):
+            by_hand = module.by_hand(settings.precision)
+        self.needs_autograd = by_hand is None or not covers(by_hand.weights, module)
+        self.loss_and_gradients: Callable[[Batch], Tensor] = (
+            partial(differentiate, module, settings.precision)
+            if by_hand is None or self.needs_autograd
+            else by_hand.loss_and_gradients
+        )
 
-    def step(self, batch: Rows, rate: float | Tensor) -> Tensor:
+    def step(self, batch: Batch, rate: float | Tensor) -> Tensor:
         """Take a step and return the mean loss of the batch before it, or of each part."""
         self.weights.gradients.zero_()
         loss = self.loss_and_gradients(batch)
         self.solver.step(rate)
         return loss
 
+    def state(self) -> State:
+        """Copy the weights, and what the solver remembers."""
+        return State(state_of(self.module), self.solver.memory_arrays())
 
-def differentiate(module: TrainableModule, precision: str, batch: Rows) -> Tensor:
+
+def covers(weights: Sequence[Tensor], module: nn.Module) -> bool:
+    """Whether all that the module is to learn is among the weights."""
+    return {id(weight) for weight in module.parameters()} <= {id(weight) for weight in weights}
+
+
+def differentiate(module: TrainableModule, precision: str, batch: Batch) -> Tensor:
     """Add the derivatives of the mean loss to the weights' ``grad``, and return that mean."""
-    with products(precision, batch.device):
+    with random_numbers_of_the_process(), products(precision, batch.device):
         loss = weighted_losses(module, batch).mean(dim=0)
     module.total(loss).backward()
     return loss.detach()
@@ -276,144 +262,110 @@ def train(
     module: TrainableModule,
     rows: Rows,
     validation_rows: Rows | None,
-    history: History,
-    *,
-    solver: str,
-    learning_rate: str,
-    learning_rate_init: float,
-    alpha: float,
-    batch_size: int,
-    max_iter: int,
-    tol: float,
-    n_iter_no_change: int,
-    shuffle: bool,
-    precision: str,
-    never_worse: bool,
+    progress: Progress,
+    settings: Settings,
     observer: Observer,
-) -> bool:
+) -> None:
     """Minimise the mean of ``module.loss`` over the rows, epoch by epoch.
 
     Parameters
     ----------
-    module : nn.Module
-        ``module.loss(*batch)`` is the loss of each row of a batch. Trained in place. Its epochs
-        are numbered on from those in `history`; those of its warm-up do not count for patience.
+    module : TrainableModule
+        Trained in place. Its epochs are numbered on from those in `progress`; those of its warm-up
+        do not count for patience.
     rows : Rows
-        Training data, on the module's device.
+        Training data.
     validation_rows : Rows or None
         Data whose loss is monitored instead of the training loss. The weights with the lowest
         validation loss, those before the first epoch included, are restored at the end.
-    history : History
-        What went before, to be continued.
-    solver, learning_rate : str
-        Keys of `SOLVERS` and `LEARNING_RATES`.
-    learning_rate_init, alpha : float
-        Learning rate of the first step; weight decay.
-    batch_size, max_iter : int
-        Rows per step, where the last step of an epoch takes what is left; number of epochs.
-    tol, n_iter_no_change : float, int
-        Stop after `n_iter_no_change` epochs in a row that did not lower the monitored loss by
-        the share `tol` of its best value.
-    shuffle : bool
-        Whether every epoch takes the rows in a new order.
-    precision : {"float32", "bf16"}
-        Of matrix products. Weights and sums are float32 either way.
-    never_worse : bool
-        Whether to restore the weights before the first epoch unless the loss of the monitored
-        rows is clearly lower at the end, see `is_clear_gain`.
+    progress : Progress
+        What went before, to be continued; afterwards what has been reached.
+    settings : Settings
     observer : Observer
         Told of every epoch.
-
-    Returns
-    -------
-    bool
-        False if `never_worse` has restored the weights before the first epoch.
 
     Raises
     ------
     ValueError
         If the loss or a weight becomes infinite or NaN.
     """
-    descent = Descent(module, solver, alpha, precision)
-    recording = make_recording(descent, rows, batch_size, max_iter)
-    n_steps = max_iter * math.ceil(len(rows) / batch_size)
-    rates = LEARNING_RATES[learning_rate](learning_rate_init, n_steps)
+    descent = Descent(module, settings, progress.memory)
+    recording = make_recording(descent, rows, settings)
     monitored_rows = rows if validation_rows is None else validation_rows
-    if validation_rows is not None or never_worse:
-        first_losses, first_state = row_losses(module, monitored_rows), state_of(module)
+    start = descent.state()
+    has_rival = validation_rows is not None or settings.never_worse
+    first_losses = row_losses(module, monitored_rows) if has_rival else torch.empty(0)
     if validation_rows is not None:
-        history.best_loss, history.best_state = first_losses.mean().item(), first_state
-    # The start may be hard to beat, as PCA is: it competes for what is returned, but patience is
-    # measured against the epochs.
-    best_trained_loss = math.inf
-    n_idle = 0
+        progress.best_loss, progress.best = first_losses.mean().item(), start
 
-    for epoch in range(1, max_iter + 1):
+    while not progress.done:
         observer.epoch_begins()
-        loss = train_epoch(
-            descent,
-            rows,
-            history,
-            rates,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            recording=recording,
-        )
+        loss = train_epoch(descent, rows, progress, settings, recording)
         if validation_rows is not None:
             loss = mean_loss(module, validation_rows)
-            history.validation_loss_curve.append(loss)
-        check_finite(descent.weights.values, loss, epoch)
+            progress.validation_loss_curve.append(loss)
+        check_finite(descent.weights.values, loss, progress.n_epochs)
+        compare(progress, descent, loss, settings, is_validated=validation_rows is not None)
+        progress.done = observer.epoch_ends(progress) or (
+            progress.n_epochs >= settings.max_iter or progress.n_idle >= settings.n_iter_no_change
+        )
 
-        # The training loss of a warm-up is not comparable with that of later epochs.
-        warming_up = len(history.loss_curve) <= module.n_warmup_epochs
-        if not warming_up:
-            n_idle = 0 if is_gain(loss, best_trained_loss, tol) else n_idle + 1
-            best_trained_loss = min(loss, best_trained_loss)
-        if loss < history.best_loss and not (warming_up and validation_rows is None):
-            history.best_loss = loss
-            if validation_rows is not None:
-                history.best_state = state_of(module)
-        if observer.epoch_ends(history) or n_idle >= n_iter_no_change:
-            break
-
-    if history.best_state is not None:
-        module.load_state_dict(history.best_state)
-    if not never_worse or is_clear_gain(row_losses(module, monitored_rows), first_losses):
-        return True
-    module.load_state_dict(first_state)
+    end = progress.best or descent.state()
+    if validation_rows is None:
+        # The loss of an epoch is that before its steps: what the last one did has not been seen.
+        check_finite(descent.weights.values, mean_loss(module, first_rows(rows)), progress.n_epochs)
+    else:
+        module.load_state_dict(end.weights)
+    progress.memory = end.memory
+    if not settings.never_worse or is_clear_gain(row_losses(module, monitored_rows), first_losses):
+        return
+    module.load_state_dict(start.weights)
+    progress.kept_start, progress.memory = True, {}
     if validation_rows is not None:
-        history.best_loss, history.best_state = first_losses.mean().item(), first_state
-    return False
+        progress.best_loss, progress.best = first_losses.mean().item(), start
 
 
-def make_recording(
-    descent: Descent, rows: Rows, batch_size: int, max_iter: int
-) -> Recording | None:
+def compare(
+    progress: Progress, descent: Descent, loss: float, settings: Settings, is_validated: bool
+) -> None:
+    """Note whether the monitored loss of an epoch is lower than those before."""
+    # The training loss of a warm-up is not comparable with that of later epochs.
+    warming_up = len(progress.loss_curve) <= descent.module.n_warmup_epochs
+    if not warming_up:
+        # The start may be hard to beat, as PCA is: it competes for what is returned, but patience
+        # is measured against the epochs.
+        is_progress = is_gain(loss, progress.best_trained_loss, settings.tol)
+        progress.n_idle = 0 if is_progress else progress.n_idle + 1
+        progress.best_trained_loss = min(loss, progress.best_trained_loss)
+    if loss < progress.best_loss and (is_validated or not warming_up):
+        progress.best_loss = loss
+        if is_validated:
+            progress.best = descent.state()
+
+
+def make_recording(descent: Descent, rows: Rows, settings: Settings) -> Recording | None:
     """Prepare the recording of a step if it pays: on a CUDA device, for many steps by hand."""
-    n_batches = len(rows) // batch_size
+    n_batches = len(rows) // settings.batch_size
     if (
         rows.device.type != "cuda"
         or descent.needs_autograd
-        or any(isinstance(table, SparseTable) for table in rows.tensors)
+        or not rows.is_resident
         or descent.module.n_warmup_epochs > 0  # a replay would not see the loss change
-        or n_batches * max_iter < MIN_STEPS_TO_RECORD
+        or n_batches * settings.max_iter < MIN_STEPS_TO_RECORD
     ):
         return None
 
     def step(index: Tensor, rate: Tensor) -> Tensor:
-        return descent.step(rows.take(index), rate)
+        return descent.step(rows.batch(index), rate)
 
-    return Recording(step, n_batches, batch_size, descent.module.loss_shape, rows.device)
+    return Recording(step, n_batches, settings.batch_size, descent.module.loss_shape, rows.device)
 
 
 def train_epoch(
     descent: Descent,
     rows: Rows,
-    history: History,
-    rates: Iterator[float],
-    *,
-    batch_size: int,
-    shuffle: bool,
+    progress: Progress,
+    settings: Settings,
     recording: Recording | None = None,
 ) -> float:
     """Pass over the rows once, in steps of `batch_size`; record and return the mean loss.
@@ -422,45 +374,43 @@ def train_epoch(
     because reading it back would make the host wait for every step. A recording takes the steps of
     the full batches.
     """
-    module = descent.module
+    module, batch_size = descent.module, settings.batch_size
     module.train()
-    module.begin_epoch(len(history.loss_curve) + 1)
+    module.begin_epoch(len(progress.loss_curve) + 1)
+    rates = learning_rates(settings, progress.n_epochs, math.ceil(len(rows) / batch_size))
     total = torch.zeros(module.loss_shape, device=rows.device)
     with torch.inference_mode(not descent.needs_autograd):  # spares operators their bookkeeping
         if recording is None:
-            for batch, rate in zip(batches(rows, batch_size, shuffle), rates, strict=False):
+            for batch, rate in zip(batches(rows, batch_size, settings.shuffle), rates, strict=True):
                 total.add_(descent.step(batch, rate), alpha=len(batch))
         else:
-            order = (torch.randperm if shuffle else torch.arange)(len(rows), device=rows.device)
+            order = torch.arange(len(rows), device=rows.device)
+            if settings.shuffle:
+                order = permutation(len(rows), rows.device)
             order, rest = order[: recording.n_rows], order[recording.n_rows :]
-            sums = recording.run(order, list(islice(rates, recording.n_batches)))
+            sums = recording.run(order, rates[: recording.n_batches])
             total.add_(sums, alpha=batch_size)
             if len(rest) > 0:
-                total.add_(descent.step(rows.take(rest), next(rates)), alpha=len(rest))
+                total.add_(descent.step(rows.batch(rest), rates[-1]), alpha=len(rest))
     mean = total / len(rows)
-    history.loss_curve.append(module.total(mean).item())
+    progress.n_epochs += 1
+    progress.loss_curve.append(module.total(mean).item())
     for name, part in zip(module.part_names, mean.reshape(-1).tolist(), strict=False):
-        history.part_curves.setdefault(name, []).append(part)
-    return history.loss_curve[-1]
+        progress.part_curves.setdefault(name, []).append(part)
+    return progress.loss_curve[-1]
 
 
-def batches(rows: Rows, batch_size: int, shuffle: bool) -> Iterator[Rows]:
-    """Yield the rows in batches; the last one takes what is left.
-
-    Rows are gathered, and made dense, for as many batches at once as fit a block: few calls for
-    narrow tables, and little memory for any.
-    """
-    shuffle = shuffle and batch_size < len(rows)
-    order = torch.randperm(len(rows), device=rows.device) if shuffle else None
-    block_size = batch_size * max(1, BLOCK_BYTES // (batch_size * rows.bytes_per_row))
-    for start in range(0, len(rows), block_size):
-        block = slice(start, start + block_size)
-        yield from rows.take(block if order is None else order[block]).to_dense().split(batch_size)
+def learning_rates(settings: Settings, n_epochs: int, n_batches: int) -> list[float]:
+    """Learning rates of the steps of an epoch, after so many epochs."""
+    rate_of = LEARNING_RATES[settings.learning_rate]
+    n_steps = settings.max_iter * n_batches
+    steps = range(n_epochs * n_batches, (n_epochs + 1) * n_batches)
+    return [rate_of(settings.learning_rate_init, step, n_steps) for step in steps]
 
 
-def weighted_losses(module: TrainableModule, batch: Rows) -> Tensor:
+def weighted_losses(module: TrainableModule, batch: Batch) -> Tensor:
     """Loss of each row, or its parts, times its weight."""
-    losses = module.loss(*batch.tensors)  # (batch,) or (batch, n_parts)
+    losses = module.loss(*batch.arguments)  # (batch,) or (batch, n_parts)
     if batch.weights is None:
         return losses
     return losses * (batch.weights if losses.ndim == 1 else batch.weights[:, None])
@@ -492,9 +442,24 @@ def mean_loss(module: TrainableModule, rows: Rows) -> float:
     return row_losses(module, rows).mean().item()
 
 
+def first_rows(rows: Rows) -> Rows:
+    """Take as many rows as a batch of inference has."""
+    if len(rows) <= INFERENCE_BATCH_SIZE:
+        return rows
+    return rows.take(torch.arange(INFERENCE_BATCH_SIZE, device=rows.device))
+
+
 def state_of(module: nn.Module) -> dict[str, Tensor]:
     """Copy the weights of a module."""
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def best_module(module: TrainableModule, progress: Progress) -> TrainableModule:
+    """Copy a module, with the best weights so far."""
+    module = copy.deepcopy(module)
+    if progress.best is not None:
+        module.load_state_dict(progress.best.weights)
+    return module
 
 
 def is_clear_gain(losses: Tensor, earlier_losses: Tensor) -> bool:
@@ -520,10 +485,10 @@ def is_gain(loss: float, best_loss: float, tol: float) -> bool:
 
 def mean_squared_residual(reconstruct: Callable[[Tensor], Tensor], rows: Rows) -> Tensor:
     """Weighted mean over the rows of the squared residual of each feature, (n_features,)."""
-    total = torch.zeros(rows.tensors[-1].shape[1])
+    total = torch.zeros(rows.restored.shape[1])
     with torch.no_grad():
         for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False):
-            squared = torch.square(reconstruct(batch.tensors[0]) - batch.tensors[-1])
+            squared = torch.square(reconstruct(batch.x) - batch.restored)
             total += (squared if batch.weights is None else squared * batch.weights[:, None]).sum(0)
     return total / len(rows)
 
@@ -531,8 +496,8 @@ def mean_squared_residual(reconstruct: Callable[[Tensor], Tensor], rows: Rows) -
 def encode_rows(encode: Callable[[Tensor], Tensor], rows: Rows) -> Rows:
     """Replace the rows by their codes."""
     with torch.no_grad():
-        codes = [encode(b.tensors[0]) for b in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False)]
-    return Rows((torch.cat(codes),), rows.weights)
+        codes = [encode(batch.x) for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False)]
+    return Rows(DenseTable(torch.cat(codes), rows.device), weights=rows.weights)
 
 
 def check_finite(weights: Tensor, loss: float, epoch: int) -> None:
@@ -544,34 +509,3 @@ def check_finite(weights: Tensor, loss: float, epoch: int) -> None:
         "infinite or NaN. Scale the features, for example with StandardScaler, or lower "
         "learning_rate_init."
     )
-
-
-def in_batches(function: Callable[[Tensor], Tensor], X: Any, device: torch.device) -> np.ndarray:
-    """Apply a function of row batches to an array of any length in bounded memory.
-
-    Parameters
-    ----------
-    function : callable
-        Maps a tensor (batch, ...) on `device` to one of the same dtype, row by row.
-    X : ndarray or sparse matrix of shape (n_rows, n_columns)
-    device : torch.device
-
-    Returns
-    -------
-    ndarray
-        The results of all rows.
-    """
-    n_rows = X.shape[0]
-    results: np.ndarray | None = None
-    with torch.inference_mode():
-        for start in range(0, n_rows, INFERENCE_BATCH_SIZE):
-            batch = X[start : start + INFERENCE_BATCH_SIZE]
-            batch = batch.toarray() if sparse.issparse(batch) else np.ascontiguousarray(batch)
-            result = function(to_tensor(batch, device)).cpu().numpy()
-            if n_rows <= INFERENCE_BATCH_SIZE:
-                return result
-            if results is None:
-                results = np.empty((n_rows, *result.shape[1:]), result.dtype)
-            results[start : start + INFERENCE_BATCH_SIZE] = result
-    assert results is not None
-    return results

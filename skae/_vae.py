@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
@@ -17,29 +17,15 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder, Start
-from skae._linear_code import LinearCode
-from skae._losses import (
-    VARIANCE_FLOOR,
-    bernoulli,
-    bernoulli_and_derivative,
-    gaussian,
-    gaussian_and_derivatives,
-    learned_variance,
-    squared_error,
-)
+from skae._decomposition import probabilistic_pca
+from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance
+from skae._random import normal_like
+from skae._rows import INFERENCE_BATCH_SIZE, Batch, Rows
 from skae._sklearn_compat import Interval, StrOptions, validate_parameter_constraints
-from skae._training import (
-    INFERENCE_BATCH_SIZE,
-    History,
-    Rows,
-    TrainableModule,
-    encode_rows,
-    mean_squared_residual,
-)
-from skae.networks._chain import Activated, Chain, chained, own_weights
-from skae.networks._dense import ACTIVATIONS, Network
-
-aten = torch.ops.aten
+from skae._torch_compat import sigmoid_backward
+from skae._training import ByHand, TrainableModule, encode_rows, mean_squared_residual
+from skae.networks._chain import Activated, Chain, OwnWeights, chained
+from skae.networks._dense import OUTPUT_ACTIVATIONS, Network
 
 # Smallest variance of a posterior, exp(-20). Where the data has little noise variances do fall to
 # exp(-14), and float32 cannot tell a mean from one that is exp(-10) away.
@@ -140,13 +126,13 @@ class VariationalAutoencoder(TrainableModule):
         posterior.
     decoder : nn.Module
         (batch, n_components) -> (batch, n_features).
-    loss : {"squared_error", "bernoulli", "gaussian"}
-        The likelihood.
+    loss : str
+        Key of `LOSSES`. Its density is the likelihood.
     output_activation : str
-        Key of `ACTIVATIONS`.
+        Key of `OUTPUT_ACTIVATIONS`.
     n_features, n_components : int
     noise_variance : float or None
-        Variance of a Gaussian likelihood; None learns it.
+        Variance of the likelihood, if it has any; None learns it.
     beta : float
         Weight of the divergence in the loss.
     beta_warmup : int
@@ -169,18 +155,19 @@ class VariationalAutoencoder(TrainableModule):
         beta_warmup: int,
     ) -> None:
         super().__init__()
-        self._loss = loss
+        self._loss = LOSSES[loss]
+        self._density = self._loss.density
         self._noise_variance = noise_variance
         self._beta = self._warm_beta = beta
         self._beta_warmup = beta_warmup
         self.n_warmup_epochs = max(beta_warmup - 1, 0)  # the last one has the full weight
         self.encoder = encoder
         self.decoder = decoder
-        self.output_activation = ACTIVATIONS[output_activation]()
-        self.logit = nn.Parameter(torch.zeros(n_components))
-        if loss != "bernoulli" and noise_variance is None:
-            n_variances = n_features if loss == "gaussian" else 1
-            self.scaled_log_noise = nn.Parameter(torch.zeros(n_variances))
+        self.output_activation = OUTPUT_ACTIVATIONS[output_activation]()
+        self.logit = nn.Parameter(torch.zeros(n_components, dtype=torch.float32))
+        if self._density.has_variance and noise_variance is None:
+            n_variances = n_features if self._loss.learns_variance else 1
+            self.scaled_log_noise = nn.Parameter(torch.zeros(n_variances, dtype=torch.float32))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Means and variances of q(z|x), (batch, n_features) -> 2 x (batch, n_components)."""
@@ -206,17 +193,16 @@ class VariationalAutoencoder(TrainableModule):
 
     def elementwise_loss(self, x: Tensor) -> Tensor:
         """Loss of every cell, at the mean of the posterior, (batch, n_features)."""
-        if self._loss == "squared_error":
-            return squared_error(self.reconstruct(x), x)
-        return self.elementwise_nats(self.encode(x), x)
+        variance = (self.noise_variance(),) if self._loss.learns_variance else ()
+        return self._loss.elementwise(self._output(self.encode(x), x), x, *variance)
 
     def reconstruction_loss(self, x: Tensor) -> Tensor:
         """Mean of `elementwise_loss` over the features, (batch,)."""
         return self.elementwise_loss(x).mean(dim=-1)
 
     def noise_variance(self) -> Tensor | None:
-        """Variance of a Gaussian likelihood, of shape (1,) or (n_features,)."""
-        if self._loss == "bernoulli":
+        """Variance of the likelihood, of shape (1,) or (n_features,); None if it has none."""
+        if not self._density.has_variance:
             return None
         if self._noise_variance is not None:
             return self.logit.new_full((1,), self._noise_variance)
@@ -237,18 +223,21 @@ class VariationalAutoencoder(TrainableModule):
 
     def elementwise_nats(self, z: Tensor, x: Tensor) -> Tensor:
         """Give -log p(x|z) of every cell, (batch, n_features)."""
-        output = self.decoder(z).to(x.dtype)
         variance = self.noise_variance()
-        if variance is None:
-            return bernoulli(output, x)
-        return gaussian(self.output_activation(output), x, variance)
+        return self._density.nats(self._output(z, x), x, *(() if variance is None else (variance,)))
 
-    def negative_log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
-        """Give -log p(x|z) in nats, (batch,)."""
-        return self.elementwise_nats(z, x).sum(dim=-1)
+    def _output(self, z: Tensor, x: Tensor) -> Tensor:
+        """Decode to what loss and density take, in the dtype of x, (batch, n_features)."""
+        output = self.decoder(z).to(x.dtype)
+        return output if self._loss.on_logits else self.output_activation(output)
 
-    def loss(self, x: Tensor) -> Tensor:
-        """Parts of the negative evidence lower bound in nats, (batch, 2).
+    def negative_log_likelihood(self, z: Tensor, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """Give -log p(x|z) of the known cells in nats, (batch,)."""
+        nats = self.elementwise_nats(z, x)
+        return (nats if known is None else nats * known).sum(dim=-1)
+
+    def loss(self, x: Tensor, target: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+        """Parts of the negative evidence lower bound in nats, (batch, 2). There is no target.
 
         One draw of the posterior estimates the first part in training. In evaluation mode the
         draws are the same in every call, with their opposites, so that what is monitored is
@@ -257,26 +246,31 @@ class VariationalAutoencoder(TrainableModule):
         mean, variance = self.posterior(x)
         std = variance.sqrt()
         if self.training:
-            noise = std * torch.randn_like(std)
-            reconstruction = self.negative_log_likelihood(mean + noise, x)
+            noise = std * normal_like(std)
+            reconstruction = self.negative_log_likelihood(mean + noise, x, known)
         else:
             generator = torch.Generator(x.device).manual_seed(0)
             noise = std * torch.randn(
                 std.shape, dtype=std.dtype, device=std.device, generator=generator
             )
             above, below = (
-                self.negative_log_likelihood(z, x) for z in (mean + noise, mean - noise)
+                self.negative_log_likelihood(z, x, known) for z in (mean + noise, mean - noise)
             )
             reconstruction = (above + below) / 2.0
         return torch.stack([reconstruction, kl_divergence(mean, variance)], dim=-1)
 
-    def by_hand(self, precision: str) -> Callable[[Rows], Tensor] | None:
-        """Give what `TrainableModule` says, if both networks are dense."""
-        encoder, decoder = chained(self.encoder, precision), chained(self.decoder, precision)
+    def by_hand(self, precision: str) -> ByHand | None:
+        """Give the derivatives of `loss` if both networks are dense and this is not a subclass."""
+        if type(self) is not VariationalAutoencoder:
+            return None
+        own_weights = OwnWeights()
+        encoder = chained(self.encoder, precision, own_weights)
+        decoder = chained(self.decoder, precision, own_weights)
         if encoder is None or decoder is None:
             return None
-        if self._loss != "bernoulli":
+        if not self._loss.on_logits:
             decoder = Chain([decoder, Activated(type(self.output_activation))])
+        density = self._density
         logit_offset, logit_gradient = own_weights(self.logit)
         noise_gradient: Tensor | None = None
         if hasattr(self, "scaled_log_noise"):
@@ -285,39 +279,41 @@ class VariationalAutoencoder(TrainableModule):
         smallest_variance = logit_offset.new_tensor(SMALLEST_VARIANCE)
         prior_variance = torch.ones_like(smallest_variance)
 
-        def loss_and_gradients(batch: Rows) -> Tensor:
-            (x,) = batch.tensors
+        def loss_and_gradients(batch: Batch) -> Tensor:
+            x = batch.x
             shares = batch.shares()  # (batch, 1)
+            cell_shares = shares if batch.known is None else shares * batch.known
             kl_shares = self._warm_beta * shares
             mean, logit = encoder.forward(x).chunk(2, dim=-1)  # (batch, n_components)
             sigmoid = torch.sigmoid(logit + logit_offset)
             variance = sigmoid + smallest_variance
-            noise = variance.sqrt().mul_(torch.randn_like(variance))
+            noise = variance.sqrt().mul_(normal_like(variance))
             output = decoder.forward(mean + noise)
             noise_variance = self.noise_variance()
             if noise_variance is None:
-                nats, by_output = bernoulli_and_derivative(output, x, shares)
+                nats, by_output = density.with_derivatives(output, x, cell_shares)
             else:
                 noise_variance = noise_variance.detach()
-                nats, by_output, by_noise_variance = gaussian_and_derivatives(
-                    output, x, shares, noise_variance
+                nats, by_output, by_noise_variance = density.with_derivatives(
+                    output, x, cell_shares, noise_variance
                 )
                 if noise_gradient is not None:
                     slope = noise_variance - VARIANCE_FLOOR
                     noise_gradient.add_(by_noise_variance.mul_(slope), alpha=LOG_VARIANCE_SCALE)
             by_z = decoder.backward(by_output)
             excess = variance - prior_variance
+            # From here on tensors are overwritten when they are read for the last time: the
+            # divergence reads `excess`, the next line scales it in place, and `by_z` becomes the
+            # derivative by the mean only after the one by the variance has used it.
             divergence = torch.addcmul(excess, mean, mean).sub_(variance.log())
             # Of the logarithm of the variance: noise is its root times what was drawn.
             by_log_variance = noise.mul_(by_z).add_(excess.mul_(kl_shares))
-            by_logit = aten.sigmoid_backward.default(
-                by_log_variance.div_(variance + variance), sigmoid
-            )
+            by_logit = sigmoid_backward(by_log_variance.div_(variance + variance), sigmoid)
             logit_gradient.add_(by_logit.sum(dim=0))
             encoder.accumulate(torch.cat([by_z.addcmul_(mean, kl_shares), by_logit], dim=-1))
             return torch.stack([nats, divergence.mul_(batch.shares(2)).sum()])
 
-        return loss_and_gradients
+        return ByHand(loss_and_gradients, own_weights.parameters)
 
     def begin_epoch(self, number: int) -> None:
         """Raise the weight of the divergence, linearly over the epochs of the warm-up."""
@@ -357,47 +353,6 @@ class VariationalAutoencoder(TrainableModule):
         if weighted:
             return bound - math.log(n_points)
         return bound / n_points - kl_divergence(mean, variance)
-
-
-def probabilistic_pca(
-    linear: LinearCode, n_features: int, noise_variance: float | None
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Closed-form linear variational autoencoder of rows.
-
-    Parameters
-    ----------
-    linear : LinearCode
-        PCA of the rows.
-    n_features : int
-    noise_variance : float or None
-        Variance around the linear code; None chooses the most likely one.
-
-    Returns
-    -------
-    loadings : ndarray of shape (rank,)
-        The decoder is ``mean + (loadings * axes)' z``.
-    variances : ndarray of shape (rank,)
-        Of the posterior of z. Its mean is ``(loadings / noise_variance * variances) axes (x -
-        mean)``.
-    noise_variance : float
-
-    References
-    ----------
-    Tipping & Bishop, "Probabilistic principal component analysis", Journal of the Royal
-    Statistical Society B 61 (1999).
-
-    Lucas, Tucker, Grosse & Norouzi, "Don't blame the ELBO! A linear VAE perspective on posterior
-    collapse", NeurIPS (2019).
-    """
-    if noise_variance is None:
-        noise_variance = linear.noise_variance
-        if noise_variance == 0.0 and len(linear.variances) == n_features:
-            # Any value up to the smallest variance gives the same density; the largest one leaves
-            # the network the widest noise to start with.
-            noise_variance = float(linear.variances[-1])
-        noise_variance = max(noise_variance, VARIANCE_FLOOR)
-    excess = np.maximum(linear.variances - noise_variance, 0.0)
-    return np.sqrt(excess), noise_variance / (noise_variance + excess), noise_variance
 
 
 class VAETransformer(BaseAutoencoder):
@@ -442,17 +397,20 @@ class VAETransformer(BaseAutoencoder):
         order. "random" is the plain network.
     use_bias : bool, default=True
         Whether layers add a bias. If False, centre the columns of X.
-    loss : {"squared_error", "bernoulli", "gaussian"}, default="squared_error"
+    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"}, \
+            default="squared_error"
         Likelihood p(x|z). "squared_error" is a normal distribution with one variance for all
-        features; "gaussian" is one with a variance for each feature; "bernoulli" is for binary
-        values, and takes shares such as pixels in [0, 1] too, for which it is not a density.
+        features; "gaussian" is one with a variance for each feature; "absolute_error" is a Laplace
+        distribution with one variance for all features, whose tails are longer; "bernoulli" is for
+        binary values, and takes shares such as pixels in [0, 1] too, for which it is not a density;
+        "poisson" is for counts.
     output_activation : "auto" or one of the activations, default="auto"
-        Activation of the reconstruction. "auto" is "logistic" for the Bernoulli loss and
-        "identity" for the others.
+        Activation of the reconstruction. "auto" is "logistic" for the loss "bernoulli",
+        "exponential" for "poisson", and "identity" for the others.
     noise_variance : "learned" or float, default="learned"
-        Variance of the normal distribution around the reconstruction, in squared units of X. A
-        learned one is at least 1e-6, so that the density of degenerate data stays finite. A float
-        is for measured noise, and needs ``loss="squared_error"``.
+        Variance of the distribution around the reconstruction, in squared units of X. A learned one
+        is at least 1e-6, so that the density of degenerate data stays finite. A float is for
+        measured noise, and needs a loss with one variance: "squared_error" or "absolute_error".
     beta : float, default=1.0
         Weight of the divergence in training. Values above one give codes of fewer, more
         independent components, values below one sharper reconstructions and a prior that codes do
@@ -495,7 +453,9 @@ class VAETransformer(BaseAutoencoder):
     shuffle : bool, default=True
         Whether to take the rows in a new order in every epoch.
     warm_start : bool, default=False
-        Whether `fit` continues from the weights of the previous fit.
+        Whether `fit` continues from the weights of the previous fit, with what the solver remembers
+        and, for a table of the same length, with the same rows held out. The schedule of the
+        learning rate begins anew.
     precision : {"float32", "bf16"}, default="float32"
         Precision of the matrix products of training. "bf16" is faster on hardware that has it and
         on large layers. Weights are float32 either way, and results have the precision of X.
@@ -518,8 +478,9 @@ class VAETransformer(BaseAutoencoder):
     n_components_ : int
         Length of the code.
     noise_variance_ : float, ndarray of shape (`n_features_in_`,) or None
-        Variance of the normal distribution around the reconstruction, in squared units of X: one
-        for all features, or with ``loss="gaussian"`` one for each. None with the Bernoulli loss.
+        Variance of the distribution around the reconstruction, in squared units of X: one for all
+        features, or with ``loss="gaussian"`` one for each. None with the losses "bernoulli" and
+        "poisson", whose mean is all that they have.
     active_units_ : int
         Number of components whose posterior mean varies over the training rows by more than 0.01
         (Burda et al. 2016): those that carry information.
@@ -544,6 +505,8 @@ class VAETransformer(BaseAutoencoder):
     best_loss_ : float
         With early stopping the validation loss of the weights that are returned, otherwise the
         lowest training loss.
+    loss_unit_ : str
+        What `loss_curve_` shows, with its unit.
     device_ : str
         Device of the training.
 
@@ -606,10 +569,6 @@ class VAETransformer(BaseAutoencoder):
 
     _holds_out_from_start = True
 
-    # The solution of PCA has no tied weights here, and starts better than pretraining does.
-    tied_weights = False
-    pretrain_iter = 0
-
     def __init__(
         self,
         n_components: int | float = 0.9,
@@ -619,7 +578,9 @@ class VAETransformer(BaseAutoencoder):
         network: Network | None = None,
         init: Literal["pca", "random"] = "pca",
         use_bias: bool = True,
-        loss: Literal["squared_error", "bernoulli", "gaussian"] = "squared_error",
+        loss: Literal[
+            "squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"
+        ] = "squared_error",
         output_activation: str = "auto",
         noise_variance: float | Literal["learned"] = "learned",
         beta: float = 1.0,
@@ -673,7 +634,15 @@ class VAETransformer(BaseAutoencoder):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Learn to encode and decode the rows of X, and their density.
 
         Parameters
@@ -684,6 +653,12 @@ class VAETransformer(BaseAutoencoder):
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights of the rows; a row of weight zero counts as absent.
+        X_val : {array-like, sparse matrix} of shape (n_validation_samples, n_features), \
+                default=None
+            Rows for early stopping, in place of a share of X; all rows of X are then trained on. In
+            a Pipeline they must have passed the steps before this one.
+        sample_weight_val : array-like of shape (n_validation_samples,), default=None
+            Non-negative weights of these rows.
 
         Returns
         -------
@@ -696,7 +671,7 @@ class VAETransformer(BaseAutoencoder):
         ValueError
             If a parameter or the data is not valid, or if training diverges.
         """
-        return self._fit(X, sample_weight)
+        return self._fit(X, sample_weight, validation_data=(X_val, sample_weight_val))
 
     def partial_fit(
         self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
@@ -784,9 +759,8 @@ class VAETransformer(BaseAutoencoder):
         X = self.inverse_transform(rng.standard_normal((int(n_samples), self.n_components_)))
         if not with_noise:
             return X
-        if self.noise_variance_ is None:
-            return (rng.uniform(size=X.shape) < X).astype(X.dtype)
-        return X + np.sqrt(self.noise_variance_) * rng.standard_normal(X.shape)
+        density = LOSSES[self._fitted_loss].density
+        return density.sample(X, self.noise_variance_, rng)
 
     def _build_module(
         self, n_features: int, n_components: int, start: Start | None = None
@@ -811,17 +785,19 @@ class VAETransformer(BaseAutoencoder):
         if start.linear is None:
             module.start_noise_variance(mean_squared_residual(module.reconstruct, start.rows))
             return module
-        mean, axes = start.linear.mean, start.linear.axes
+        axes = start.linear.axes
         scales, variances, noise = probabilistic_pca(start.linear, n_features, fixed)
         loadings = scales[:, np.newaxis] * axes
         projection = (variances / noise)[:, np.newaxis] * loadings
-        self._anchor(encoder, decoder, mean, projection, loadings)
+        self._anchor((encoder, decoder), start.linear, projection, loadings)
         module.start_noise_variance(torch.full((n_features,), noise))
         module.start_posterior_variance(torch.from_numpy(variances))
         return module
 
     def _check_likelihood(self) -> None:
-        if self.noise_variance != "learned" and self.loss != "squared_error":
+        loss = LOSSES[self.loss]
+        shares_variance = loss.density.has_variance and not loss.learns_variance
+        if self.noise_variance != "learned" and not shares_variance:
             raise ValueError(
                 f"noise_variance={self.noise_variance} fixes one variance for all features, which "
                 f"loss={self.loss!r} does not have; use loss='squared_error' or "
@@ -834,12 +810,9 @@ class VAETransformer(BaseAutoencoder):
                 "warm-up."
             )
 
-    def _attributes_of_model(
-        self, module: TrainableModule, history: History, rows: Rows
-    ) -> dict[str, Any]:
+    def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         assert isinstance(module, VariationalAutoencoder)
-        means = encode_rows(module.eval().encode, rows)
-        codes, weights = means.to_numpy()
+        codes, weights = encode_rows(module.eval().encode, rows).source()
         centred = codes - np.average(codes, axis=0, weights=weights)
         variances = np.average(np.square(centred), axis=0, weights=weights)
         noise_variance: Any = module.noise_variance()
@@ -847,12 +820,15 @@ class VAETransformer(BaseAutoencoder):
             noise_variance = float(self.noise_variance)
         elif noise_variance is not None:
             noise_variance = noise_variance.detach().cpu().double().numpy()
-            if self.loss == "squared_error":
+            if not LOSSES[self.loss].learns_variance:
                 noise_variance = float(noise_variance[0])
         return {
             "active_units_": int(np.count_nonzero(variances > ACTIVE_VARIANCE)),
             "noise_variance_": noise_variance,
         }
+
+    def _loss_unit(self) -> str:
+        return "minus the evidence lower bound (nats per row)"
 
     def _score_arguments(self) -> tuple[Any, ...]:
         name = "n_importance_samples"

@@ -121,6 +121,90 @@ def test_warm_start_continues(X):
     assert not np.array_equal(weights, again)
 
 
+def held_out_rows(estimator):
+    return np.sort(estimator._held_out)
+
+
+def test_warm_start_holds_out_the_same_rows(X):
+    estimator = small(warm_start=True, early_stopping=True, validation_fraction=0.2).fit(X)
+    first = held_out_rows(estimator)
+    assert len(first) == 30
+    estimator.fit(X)
+    assert_array_equal(held_out_rows(estimator), first)
+    # A validation loss of other rows would jump; here it begins where it was.
+    curve = estimator.validation_loss_curve_
+    assert abs(curve[4] - curve[3]) < 2 * abs(curve[1] - curve[0])
+    estimator.fit(X[:100])
+    assert len(held_out_rows(estimator)) == 20
+
+
+def test_a_row_held_out_stays_unknown_to_a_continued_fit():
+    # Each row is a direction of its own: it can be restored only if it was trained on.
+    X = 3 * np.eye(20)
+    estimator = small(
+        n_components=19, hidden_layer_sizes=(), early_stopping=True, warm_start=True,
+        validation_fraction=0.1, max_iter=150, n_iter_no_change=500, batch_size=20,
+        learning_rate_init=0.01,
+    ).fit(X)  # fmt: skip
+    estimator.fit(X)
+    worst = np.sort(estimator.reconstruction_error(X).argsort()[-2:])
+    assert_array_equal(worst, held_out_rows(estimator))
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_warm_start_continues_with_what_the_solver_remembers(X, solver):
+    options = {"solver": solver, "batch_size": 150}
+    whole = small(max_iter=6, **options).fit(X)
+    halves = small(max_iter=3, warm_start=True, **options).fit(X).fit(X)
+    # The rows of a full batch have another order, which is rounding.
+    assert_allclose(weights_of(halves), weights_of(whole), rtol=1e-4, atol=1e-6)
+
+
+def test_only_a_fit_that_may_be_continued_keeps_what_that_takes(X):
+    sizes = [len(pickle.dumps(small(warm_start=keeps).fit(X))) for keeps in (False, True)]
+    assert sizes[0] < sizes[1]
+
+
+# Validation rows of the user
+
+
+def test_own_validation_rows_decide_and_all_other_rows_are_trained_on(X):
+    mine = X[::5] + 0.1
+    estimator = small(
+        early_stopping=True, max_iter=60, learning_rate_init=0.05, batch_size=8, n_iter_no_change=5
+    ).fit(X, X_val=mine)
+    curve = estimator.validation_loss_curve_
+    assert estimator.best_loss_ == min(curve) < curve[-1]
+    assert_allclose(estimator.best_loss_, -estimator.score(mine), rtol=1e-5)
+    # One step of a full batch is the same as without early stopping: no row is missing.
+    options = {"max_iter": 1, "batch_size": 150}
+    with_rows = small(early_stopping=True, **options).fit(X, X_val=mine)
+    without = small(**options).fit(X)
+    assert_allclose(weights_of(with_rows), weights_of(without), rtol=1e-4, atol=1e-6)
+
+
+def test_own_validation_rows_may_have_weights(X):
+    weights = np.linspace(0.0, 2.0, 30)
+    estimator = small(early_stopping=True).fit(X, X_val=X[::5], sample_weight_val=weights)
+    assert_allclose(
+        estimator.best_loss_, -estimator.score(X[::5], sample_weight=weights), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments", "message"),
+    [
+        ({"early_stopping": False}, {"X_val": 1}, "early_stopping=False"),
+        ({"early_stopping": True}, {"sample_weight_val": 1}, "sample_weight_val belongs to X_val"),
+        ({"early_stopping": True}, {"X_val": 2}, "has 3 features"),
+    ],
+)
+def test_validation_rows_that_cannot_be_used(X, parameters, arguments, message):
+    values = {1: X, 2: X[:, :3]}
+    with pytest.raises(ValueError, match=message):
+        small(**parameters).fit(X, **{name: values[key] for name, key in arguments.items()})
+
+
 def test_warm_start_keeps_the_number_of_components(X):
     estimator = small(n_components=0.7, warm_start=True).fit(X)
     assert estimator.n_components_ == 1

@@ -5,6 +5,7 @@ import io
 import pickle
 import pickletools
 import random
+from functools import partial
 
 import joblib
 import numpy as np
@@ -22,8 +23,14 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch.testing import assert_close
 
 from skae import PCA, AutoencoderTransformer, DenoisingAutoencoder, VAETransformer
+from skae._base import Start
+from skae._losses import LOSSES
+from skae._random import normal_like, private_random_numbers
+from skae._rows import Batch, to_rows
+from skae._training import Descent, differentiate
 from skae.networks import Conv1dNetwork, Conv2dNetwork, RecurrentNetwork
 
 ANY_WIDTH = [
@@ -76,6 +83,7 @@ COMBINATIONS = [
         {"loss": "gaussian", "contraction": 0.01, "dropout": 0.2},
         {"init": "random", "pretrain_iter": 1, "hidden_layer_sizes": (6, 5), "activation": "tanh"},
         {"solver": "sgd", "learning_rate": "cosine", "alpha": 0.01, "precision": "bf16"},
+        {"loss": "absolute_error", "sparsity": 0.01, "tied_weights": True},
     )
 ]
 COMBINATIONS += [
@@ -92,6 +100,7 @@ COMBINATIONS += [
         {"init": "random", "noise_variance": 0.1, "n_importance_samples": 3, "batch_size": 16},
         {"loss": "gaussian", "beta": 2.0, "beta_warmup": 2, "early_stopping": False},
         {"use_bias": False, "dropout": 0.2, "solver": "rmsprop", "precision": "bf16"},
+        {"loss": "absolute_error", "early_stopping": False},
     )
 ]
 
@@ -167,6 +176,52 @@ def assert_same_outputs(actual, desired, **tolerances):
     assert actual.keys() == desired.keys()
     for name in desired:
         assert_allclose(actual[name], desired[name], err_msg=name, **tolerances)
+
+
+def trainable(estimator, X):
+    """The module of an estimator before training, in float64, away from its start."""
+    with private_random_numbers(0, torch.device("cpu")):
+        module = estimator._build_module(4, 2, Start(to_rows(X, None, None), None)).double()
+        for weights in module.parameters():
+            weights.data += 0.3 * normal_like(weights)  # opens gates, fills layers of zeros
+    module.train()
+    module.begin_epoch(1)
+    return module
+
+
+def gradient_batches(paired):
+    rng = np.random.default_rng(0)
+    x, target = torch.from_numpy(rng.uniform(size=(2, 11, 4)))
+    weights = torch.linspace(0.1, 1.9, 11, dtype=torch.float64)
+    known = torch.from_numpy(rng.uniform(size=(11, 4)) < 0.6)
+    yield Batch(x)
+    yield Batch(x, weights=weights, known=known)
+    if paired:
+        yield Batch(x, target)
+        yield Batch(x, target, weights, known)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_gradient_that_is_trained_is_that_of_the_loss(estimator, loss):
+    """Against automatic differentiation: value and gradient, for every parameter."""
+    X = np.random.default_rng(1).uniform(0.1, 0.9, size=(30, 4))
+    fixes_noise = getattr(estimator, "noise_variance", "learned") != "learned"
+    if fixes_noise and LOSSES[loss].learns_variance | (not LOSSES[loss].density.has_variance):
+        return  # refused by the estimator
+    estimator.set_params(loss=loss, precision="float32", device="cpu")
+    module = trainable(estimator, X)
+    descent = Descent(module, estimator._settings())
+    is_dense = estimator.network is None and not getattr(estimator, "contraction", 0.0)
+    assert descent.needs_autograd != is_dense
+    for batch in gradient_batches(paired=isinstance(estimator, DenoisingAutoencoder)):
+        results = []
+        for function in (descent.loss_and_gradients, partial(differentiate, module, "float32")):
+            descent.weights.gradients.zero_()
+            with private_random_numbers(1, torch.device("cpu")):  # of noise, codes and dropout
+                results.append((function(batch), descent.weights.gradients.clone()))
+        assert_close(*results, rtol=1e-9, atol=1e-11)
+        if estimator.network is None:  # rectifiers in others may be shut
+            assert all(weights.grad.any() for weights in module.parameters())
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

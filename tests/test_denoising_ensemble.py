@@ -1,3 +1,4 @@
+import copy
 import pickle
 
 import numpy as np
@@ -110,13 +111,12 @@ def test_rows_are_drawn_in_proportion_to_their_weights():
 
 
 def test_evidence_is_that_of_a_normal_tail_of_log_distances(ensemble, X):
-    module = Experts(2, 4, len(X), 4).double()
-    module.load_state_dict({name: torch.from_numpy(a) for name, a in ensemble._state.items()})
+    module = copy.deepcopy(ensemble.module_).double()
     with torch.no_grad():
         z = module.standardize(torch.from_numpy(X))
         distances = module.squared_distances(z).sum(dim=2).numpy()
     floor, mean, spread = (
-        ensemble._state[name].astype(np.float64)[:, None]
+        getattr(ensemble.module_, name).double().numpy()[:, None]
         for name in ("floor", "log_mean", "log_spread")
     )
     evidence = -norm.logsf((np.log(distances + floor) - mean) / spread)

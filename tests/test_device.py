@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
-from skae._device import copy_to, private_random_state, resolve_device, threads, to_tensor
+from skae._device import copy_to, resolve_device, threads, to_tensor
 
 CPU = torch.device("cpu")
 
@@ -47,38 +47,6 @@ def test_to_tensor_copies_only_what_torch_cannot_hold():
     assert to_tensor(X, CPU, torch.float32).dtype == torch.float32
 
 
-def test_private_random_state_repeats_and_leaves_no_trace():
-    before = torch.random.get_rng_state()
-    draws = []
-    for _ in range(2):
-        with private_random_state(5, CPU):
-            draws.append(torch.rand(3))
-    assert_array_equal(draws[0], draws[1])
-    assert_array_equal(torch.random.get_rng_state(), before)
-
-
-def test_threads_draw_the_numbers_of_their_own_seed():
-    def draw(seed):
-        with private_random_state(seed, CPU):
-            return torch.cat([torch.rand(1) for _ in range(300)])
-
-    desired = [draw(seed) for seed in range(4)]
-    before = torch.random.get_rng_state()
-    actual = [None] * 4
-
-    def work(seed):
-        actual[seed] = draw(seed)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for seed in range(4):
-        assert_array_equal(actual[seed], desired[seed])
-    assert_array_equal(torch.random.get_rng_state(), before)
-
-
 def test_threads_are_limited_inside_the_block_only():
     before = torch.get_num_threads()
 
@@ -93,6 +61,31 @@ def test_threads_are_limited_inside_the_block_only():
     with threads(None):
         assert torch.get_num_threads() == before
     assert torch.get_num_threads() == before
+
+
+def test_concurrent_blocks_leave_every_number_of_threads_as_it_was():
+    before = torch.get_num_threads()
+    after = []
+
+    def work(n_threads):
+        own = torch.get_num_threads()
+        for _ in range(300):
+            with threads(n_threads):
+                assert torch.get_num_threads() == n_threads
+        after.append(torch.get_num_threads() - own)
+
+    workers = [threading.Thread(target=work, args=(1 + i % 3,)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert after == [0] * 8
+    assert torch.get_num_threads() == before
+    # Threads to come begin with the number that they had.
+    worker = threading.Thread(target=lambda: after.append(torch.get_num_threads()))
+    worker.start()
+    worker.join()
+    assert after[-1] == before
 
 
 def test_copies_follow_their_module():

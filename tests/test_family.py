@@ -410,7 +410,7 @@ def test_sparse_rows_are_never_dense_together(monkeypatch):
         return toarray(self, *args, **kwargs)
 
     monkeypatch.setattr(sparse.csr_array, "toarray", recorded)
-    monkeypatch.setattr("skae._training.BLOCK_BYTES", 130 * 40 * 4)
+    monkeypatch.setattr("skae._rows.BLOCK_BYTES", 130 * 40 * 4)
     estimator = AutoencoderTransformer(
         3, hidden_layer_sizes=(8,), early_stopping=True, max_iter=2, random_state=0
     ).fit(X)

@@ -8,12 +8,14 @@ from torch import nn
 from skae import networks
 from skae.networks._dense import (
     ACTIVATIONS,
+    OUTPUT_ACTIVATIONS,
     Anchored,
     Gate,
     TiedLinear,
     anchor,
     dense_network,
     layer_sizes,
+    link_at,
 )
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. 2017
@@ -21,6 +23,7 @@ SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et 
 FORMULAS = {
     "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
     "gelu": lambda x: x * (1 + erf(x / np.sqrt(2))) / 2,
+    "exponential": np.exp,
     "identity": lambda x: x,
     "logistic": expit,
     "relu": lambda x: np.maximum(x, 0),
@@ -30,10 +33,10 @@ FORMULAS = {
 }
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", OUTPUT_ACTIVATIONS)
 def test_activation_is_its_formula(activation):
     x = np.linspace(-4, 4, 41)
-    actual = ACTIVATIONS[activation]()(torch.tensor(x))
+    actual = OUTPUT_ACTIVATIONS[activation]()(torch.tensor(x))
     assert_allclose(actual, FORMULAS[activation](x), rtol=1e-12, atol=1e-15)
 
 
@@ -48,7 +51,7 @@ PLAIN = {
 
 
 def affine(layer):
-    weight = layer._source[0].weight.T if isinstance(layer, TiedLinear) else layer.weight
+    weight = layer.source.weight.T if isinstance(layer, TiedLinear) else layer.weight
     bias = 0.0 if layer.bias is None else layer.bias.detach().numpy()
     return weight.detach().numpy(), bias
 
@@ -96,16 +99,35 @@ def test_anchored_network_starts_linear(activation, tied_weights):
     encoder, decoder = dense_network(5, 3, **options)
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(5, 2)))[0].T  # two axes for three components
-    mean, offset, slope = rng.normal(size=(3, 5))
-    if tied_weights:
-        slope = np.ones(5)
+    mean = rng.normal(size=5)
     x = rng.normal(size=(6, 5))
-    anchor(encoder, decoder, *map(torch.tensor, (mean, axes, offset, slope * axes)))
+    place = {"mean": mean, "deviation": np.ones(5), "projection": axes, "loadings": axes}
+    anchor(encoder, decoder, "identity", **{name: torch.tensor(a) for name, a in place.items()})
     z = encoder(torch.tensor(x, dtype=torch.float32))
     assert_allclose(z[:, :2].detach(), (x - mean) @ axes.T, rtol=1e-4, atol=1e-5)
     assert_array_equal(z[:, 2].detach(), np.zeros(6))
-    desired = offset + slope * ((x - mean) @ axes.T @ axes)
+    desired = mean + (x - mean) @ axes.T @ axes
     assert_allclose(decoder(z).detach(), desired, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "output"),
+    [("identity", lambda y: y), ("logistic", expit), ("exponential", np.exp)],
+)
+def test_a_link_gives_the_mean_back_and_follows_small_changes(activation, output):
+    mean, deviation = np.array([0.2, 0.5, 0.9]), np.full(3, 1e-5)
+    offset, slope = link_at(activation, torch.tensor(mean), torch.tensor(deviation))
+    assert_allclose(output(offset.numpy()), mean, rtol=1e-12)
+    x = mean + np.array([1e-5, -1e-5, 2e-5])
+    assert_allclose(output((offset + slope * torch.tensor(x - mean)).numpy()), x, rtol=1e-6)
+
+
+def test_the_link_of_rates_is_exact_one_standard_deviation_above_the_mean():
+    mean, deviation = np.array([0.5, 3.0, 40.0]), np.array([4.0, 3.0, 1.0])
+    offset, slope = map(
+        np.asarray, link_at("exponential", torch.tensor(mean), torch.tensor(deviation))
+    )
+    assert_allclose(np.exp(offset + slope * deviation), mean + deviation, rtol=1e-12)
 
 
 @pytest.mark.parametrize("tied_weights", [True, False])
@@ -117,7 +139,15 @@ def test_every_weight_of_an_anchored_network_learns(tied_weights):
     x = torch.randn(50, 5) ** 3
     mean = x.mean(dim=0)
     axes = torch.linalg.svd(x - mean, full_matrices=False)[2][:2]
-    anchor(encoder, decoder, mean, axes, mean, axes)
+    anchor(
+        encoder,
+        decoder,
+        "identity",
+        mean=mean,
+        deviation=x.std(dim=0),
+        projection=axes,
+        loadings=axes,
+    )
     weights = [*encoder.parameters(), *decoder.parameters()]
     before = [w.detach().clone() for w in weights]
     optimizer = torch.optim.Adam(weights, lr=1e-2)

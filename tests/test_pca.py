@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skae import PCA, _pca
+from skae import PCA, _decomposition, _device
 
 SOLVERS = ["auto", "covariance_eigh", "gram_eigh", "full", "randomized", "arpack"]
 EXACT = ["covariance_eigh", "gram_eigh", "full", "arpack"]
@@ -229,7 +229,10 @@ AUTO_CASES = [
 @pytest.mark.parametrize(("shape", "n_components", "is_sparse", "expected"), AUTO_CASES)
 def test_auto_takes_the_smaller_eigenproblem(shape, n_components, is_sparse, expected):
     device = PCA()._resolve_device(np.empty((1, 1)))
-    assert _pca.choose_solver(*shape, n_components, is_sparse=is_sparse, device=device) == expected
+    assert (
+        _decomposition.choose_solver(*shape, n_components, is_sparse=is_sparse, device=device)
+        == expected
+    )
 
 
 @pytest.mark.parametrize("shape", [(10, 50), (1000, 50), (300, 150), (300, 300)])
@@ -626,20 +629,20 @@ def test_bad_weights_are_an_error(method, weights, message):
 def test_matrix_that_does_not_fit_in_memory_is_an_error_that_names_a_solver(
     solver, shape, monkeypatch
 ):
-    monkeypatch.setattr(_pca, "available_memory", lambda device: 10**8)
+    monkeypatch.setattr(_device, "available_memory", lambda device: 10**8)
     X = sparse.csr_array(shape)
     with pytest.raises(MemoryError, match=r"5000 x 5000 .* svd_solver='randomized'.*'arpack'"):
         PCA(svd_solver=solver).fit(X)
     device = PCA()._resolve_device(X)
     for is_sparse, expected in ((False, "randomized"), (True, "arpack")):
-        chosen = _pca.choose_solver(*shape, 1000, is_sparse=is_sparse, device=device)
+        chosen = _decomposition.choose_solver(*shape, 1000, is_sparse=is_sparse, device=device)
         assert chosen == expected
     with pytest.raises(MemoryError, match="partial_fit needs 6000 x 6000"):
         PCA().partial_fit(sparse.csr_array((10, 6000)))
 
 
 def test_available_memory_is_known_or_unknown():
-    free = _pca.available_memory(PCA()._resolve_device(IRIS))
+    free = _device.available_memory(PCA()._resolve_device(IRIS))
     assert free is None or free > 0
 
 

@@ -215,7 +215,7 @@ def test_importance_samples_take_effect_without_a_new_fit(trained, iris):
     before = trained.score_samples(iris)
     other = clone(trained).set_params(n_importance_samples=0)
     other.__dict__.update({k: v for k, v in vars(trained).items() if k.endswith("_")})
-    other._recipe = trained._recipe
+    other._fitted_loss = trained._fitted_loss
     with pytest.raises(ValueError, match="n_importance_samples"):
         other.score_samples(iris)
     assert (other.set_params(n_importance_samples=50).score_samples(iris) != before).all()

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from skae.networks._dense import Anchored, Gate, Stack, TiedLinear
-
-aten = torch.ops.aten
+from skae import _torch_compat as kernels
+from skae._random import generator
+from skae._torch_compat import copy_all
+from skae.networks._dense import Anchored, Exponential, Gate, Stack, TiedLinear
 
 
 class Activation(NamedTuple):
@@ -34,28 +35,25 @@ SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et 
 DERIVATIVES: dict[type[nn.Module], Activation] = {
     nn.ELU: Activation(
         functional.elu,
-        lambda gradient, x, y: aten.elu_backward.default(gradient, 1.0, 1.0, 1.0, False, x),
+        lambda gradient, x, y: kernels.elu_backward(gradient, 1.0, 1.0, 1.0, False, x),
     ),
-    nn.GELU: Activation(
-        functional.gelu, lambda gradient, x, y: aten.gelu_backward.default(gradient, x)
-    ),
+    Exponential: Activation(torch.exp, lambda gradient, x, y: gradient * y),
+    nn.GELU: Activation(functional.gelu, lambda gradient, x, y: kernels.gelu_backward(gradient, x)),
     nn.Identity: Activation(lambda x: x, lambda gradient, x, y: gradient),
     nn.ReLU: Activation(
-        torch.relu, lambda gradient, x, y: aten.threshold_backward.default(gradient, y, 0.0)
+        torch.relu, lambda gradient, x, y: kernels.threshold_backward(gradient, y, 0.0)
     ),
     nn.SELU: Activation(
         torch.selu,
-        lambda gradient, x, y: aten.elu_backward.default(
+        lambda gradient, x, y: kernels.elu_backward(
             gradient, SELU_ALPHA, SELU_SCALE, 1.0, False, x
         ),
     ),
     nn.Sigmoid: Activation(
-        torch.sigmoid, lambda gradient, x, y: aten.sigmoid_backward.default(gradient, y)
+        torch.sigmoid, lambda gradient, x, y: kernels.sigmoid_backward(gradient, y)
     ),
-    nn.SiLU: Activation(
-        functional.silu, lambda gradient, x, y: aten.silu_backward.default(gradient, x)
-    ),
-    nn.Tanh: Activation(torch.tanh, lambda gradient, x, y: aten.tanh_backward.default(gradient, y)),
+    nn.SiLU: Activation(functional.silu, lambda gradient, x, y: kernels.silu_backward(gradient, x)),
+    nn.Tanh: Activation(torch.tanh, lambda gradient, x, y: kernels.tanh_backward(gradient, y)),
 }
 
 
@@ -81,14 +79,21 @@ Weights = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Gives what to compute with in place of a parameter, and where to add the gradient."""
 
 
-def own_weights(parameter: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute with the parameter itself."""
-    assert parameter.grad is not None
-    return parameter.detach(), parameter.grad
+class OwnWeights:
+    """Compute with the parameters themselves, and note which of them have been asked for."""
+
+    def __init__(self) -> None:
+        self.parameters: list[Tensor] = []
+
+    def __call__(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        """Give a parameter and its ``grad``."""
+        assert parameter.grad is not None
+        self.parameters.append(parameter)
+        return parameter.detach(), parameter.grad
 
 
 class Affine(Link):
-    """Of a linear layer: ``x W' + b``."""
+    """Link of a linear layer: ``x W' + b``."""
 
     def __init__(self, layer: nn.Linear | TiedLinear, weights: Weights) -> None:
         if isinstance(layer, TiedLinear):
@@ -97,9 +102,10 @@ class Affine(Link):
             self.weight, self.weight_gradient = weights(layer.weight)  # (n_out, n_in)
         self.transposed = self.weight.T
         self.mixed = self.weight.dtype != self.weight_gradient.dtype
-        self.bias, self.bias_gradient = (
-            (None, None) if layer.bias is None else weights(layer.bias)  # (n_out,)
-        )
+        self.bias: Tensor | None = None
+        self.bias_gradient: Tensor | None = None
+        if layer.bias is not None:
+            self.bias, self.bias_gradient = weights(layer.bias)  # (n_out,)
 
     def forward(self, x: Tensor) -> Tensor:
         self.x = x
@@ -121,7 +127,7 @@ class Affine(Link):
 
 
 class Activated(Link):
-    """Of an activation."""
+    """Link of an activation."""
 
     def __init__(self, kind: type[nn.Module]) -> None:
         self.function, self.derivative = DERIVATIVES[kind]
@@ -135,13 +141,14 @@ class Activated(Link):
 
 
 class Dropped(Link):
-    """Of dropout while training."""
+    """Link of dropout while training."""
 
     def __init__(self, layer: nn.Dropout) -> None:
         self.kept = 1.0 - layer.p
 
     def forward(self, x: Tensor) -> Tensor:
-        self.factors = torch.empty_like(x).bernoulli_(self.kept).div_(self.kept)
+        drawn = torch.empty_like(x).bernoulli_(self.kept, generator=generator(x.device))
+        self.factors = drawn.div_(self.kept)
         return x * self.factors
 
     def backward(self, gradient: Tensor) -> Tensor:
@@ -149,7 +156,7 @@ class Dropped(Link):
 
 
 class Gated(Link):
-    """Of a gate: x times a factor for each feature."""
+    """Link of a gate: x times a factor for each feature."""
 
     def __init__(self, gate: Gate, weights: Weights) -> None:
         self.factors, self.factors_gradient = weights(gate.factors)  # (n_features,)
@@ -167,7 +174,7 @@ class Gated(Link):
 
 
 class Summed(Link):
-    """Of an anchored network: two paths side by side."""
+    """Link of an anchored network: the sum of two paths."""
 
     def __init__(self, one: Link, other: Link) -> None:
         self.one, self.other = one, other
@@ -184,7 +191,7 @@ class Summed(Link):
 
 
 class Chain(Link):
-    """Of a stack: one link after the other."""
+    """Link of a stack: one link after the other."""
 
     def __init__(self, links: Sequence[Link]) -> None:
         self.first, *self.others = links
@@ -208,15 +215,16 @@ class Chain(Link):
 
 
 class Rounded(Link):
-    """Of a network in bfloat16: rows, weights and gradients are float32 outside."""
+    """Link of a network in bfloat16; rows, weights and gradients are float32 outside of it."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, own_weights: Weights) -> None:
+        self.own_weights = own_weights
         self.weights: list[Tensor] = []
         self.rounded: list[Tensor] = []
         self.link = make_link(network, self._rounded_weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        torch._foreach_copy_(self.rounded, self.weights)
+        copy_all(self.rounded, self.weights)
         return self.link.forward(x.bfloat16()).float()
 
     def accumulate(self, gradient: Tensor) -> None:
@@ -226,7 +234,7 @@ class Rounded(Link):
         return self.link.backward(gradient.bfloat16()).float()
 
     def _rounded_weights(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
-        weights, gradient = own_weights(parameter)
+        weights, gradient = self.own_weights(parameter)
         self.weights.append(weights)
         self.rounded.append(weights.bfloat16())
         return self.rounded[-1], gradient
@@ -246,19 +254,38 @@ def make_link(module: nn.Module, weights: Weights) -> Link:
         case nn.Sequential():
             return Chain([make_link(part, weights) for part in module])
         case _:
-            return Activated(type(module))
+            return Activated(kind_of(module))
 
 
-def chained(network: nn.Module, precision: str) -> Link | None:
-    """Give the link of a dense network whose weights have a ``grad``, None for another network.
+class NoFormulaError(Exception):
+    """A part of a network has no derivative written out."""
+
+
+def kind_of(activation: nn.Module) -> type[nn.Module]:
+    """Give the class of an activation whose derivative is known, in its default variant."""
+    kind = type(activation)
+    if kind not in DERIVATIVES or repr(activation) != repr(kind()):
+        raise NoFormulaError
+    return kind
+
+
+def chained(network: nn.Module, precision: str, own_weights: OwnWeights) -> Link | None:
+    """Give the link of a dense network, None for a network without formulas.
 
     Parameters
     ----------
     network : nn.Module
-        What `dense_network` returned, or some layers of it.
+        What `dense_network` returned, or some layers of it. Its weights have a ``grad``.
     precision : {"float32", "bf16"}
         Of matrix products.
+    own_weights : OwnWeights
+        Notes the weights whose derivatives the link computes.
     """
     if not isinstance(network, Stack | Anchored):
         return None
-    return make_link(network, own_weights) if precision == "float32" else Rounded(network)
+    try:
+        if precision == "float32":
+            return make_link(network, own_weights)
+        return Rounded(network, own_weights)
+    except NoFormulaError:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -10,10 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from skae._device import CPU
+from skae._random import generator
+
 Network = Callable[[int, int], tuple[nn.Module, nn.Module]]
 """(n_features, n_components) -> (encoder, decoder)."""
 
-# scikit-learn's names where it has one.
+
+class Exponential(nn.Module):
+    """The exponential function: rates of counts from their logarithms."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n) -> (batch, n)."""
+        return torch.exp(x)
+
+
+# scikit-learn's names where it has one, else Keras's.
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "gelu": nn.GELU,
@@ -24,6 +37,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
+OUTPUT_ACTIVATIONS = ACTIVATIONS | {"exponential": Exponential}
 
 
 class Stack(nn.Sequential):
@@ -37,7 +51,9 @@ class TiedLinear(nn.Module):
         super().__init__()
         # Inside a tuple the layer is not registered here, so that its weights count once.
         self._source = (source,)
-        self.bias = None if source.bias is None else nn.Parameter(torch.zeros(source.in_features))
+        self.bias = None
+        if source.bias is not None:
+            self.bias = nn.Parameter(torch.zeros(source.in_features, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, source.out_features) -> (batch, source.in_features)."""
@@ -54,7 +70,7 @@ class Gate(nn.Module):
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
-        self.factors = nn.Parameter(torch.zeros(n_features))
+        self.factors = nn.Parameter(torch.zeros(n_features, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_features) -> (batch, n_features)."""
@@ -115,66 +131,111 @@ def dense_network(
     def stack(layers: Sequence[nn.Module]) -> Stack:
         return Stack(*between(layers, activation, dropout))
 
-    forth = [nn.Linear(n_in, n_out, use_bias) for n_in, n_out in pairwise(sizes)]
+    forth = [linear(n_in, n_out, use_bias) for n_in, n_out in pairwise(sizes)]
     if tied_weights:
         back: Sequence[nn.Module] = [TiedLinear(layer) for layer in reversed(forth)]
     else:
-        back = [nn.Linear(n_in, n_out, use_bias) for n_in, n_out in pairwise(sizes[::-1])]
+        back = [linear(n_in, n_out, use_bias) for n_in, n_out in pairwise(sizes[::-1])]
     if not anchored or len(forth) == 1:
         return stack(forth), stack(back)
 
-    linear = nn.Linear(n_features, n_components, use_bias)
+    straight = linear(n_features, n_components, use_bias)
     if tied_weights:
         # Zeros in the last layer of the one would be zeros in the first layer of the other, where
         # both gradients vanish: close a gate behind each instead.
         return (
-            Anchored(linear, Stack(stack(forth), Gate(n_components))),
-            Anchored(TiedLinear(linear), Stack(stack(back), Gate(n_features))),
+            Anchored(straight, Stack(stack(forth), Gate(n_components))),
+            Anchored(TiedLinear(straight), Stack(stack(back), Gate(n_features))),
         )
     for layer in (forth[-1], back[-1]):
         for weights in layer.parameters():
             nn.init.zeros_(weights)
     return (
-        Anchored(linear, stack(forth)),
-        Anchored(nn.Linear(n_components, n_features, use_bias), stack(back)),
+        Anchored(straight, stack(forth)),
+        Anchored(linear(n_components, n_features, use_bias), stack(back)),
     )
+
+
+def linear(n_in: int, n_out: int, use_bias: bool) -> nn.Linear:
+    """Build a linear layer with Torch's random weights, drawn from the numbers of this thread."""
+    place = torch.get_default_device()
+    device = place if place.type == "meta" else CPU
+    layer = nn.Linear(n_in, n_out, use_bias, device="meta", dtype=torch.float32)
+    layer.to_empty(device=device)
+    if device.type != "meta":
+        nn.init.kaiming_uniform_(layer.weight, math.sqrt(5.0), generator=generator(CPU))
+        if use_bias:
+            bound = 1.0 / math.sqrt(n_in)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator(CPU))
+    return layer
+
+
+def link_at(activation: str, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """Give what an output activation turns into a mean, and its slope there.
+
+    Parameters
+    ----------
+    activation : str
+        "identity", "logistic" or "exponential".
+    mean, deviation : Tensor of shape (n_features,)
+        Mean and standard deviation of each feature.
+
+    Returns
+    -------
+    offset, slope : Tensor of shape (n_features,)
+        To first order, the output is x for ``offset + slope * (x - mean)``. Of the exponential
+        function it is the secant over one standard deviation: counts reach far beyond their mean,
+        where a tangent would promise too much.
+    """
+    if activation == "logistic":
+        # To first order, logit(x) = logit(m) + (x - m) / (m (1 - m)).
+        inner = mean.clamp(1e-3, 1.0 - 1e-3)
+        return inner.logit(), 1.0 / (inner * (1.0 - inner))
+    if activation == "exponential":
+        inner, deviation = mean.clamp(min=1e-3), deviation.clamp(min=1e-3)
+        return inner.log(), torch.log1p(deviation / inner) / deviation
+    return mean, torch.ones_like(mean)
 
 
 def anchor(
     encoder: nn.Module,
     decoder: nn.Module,
+    activation: str,
+    *,
     mean: Tensor,
+    deviation: Tensor,
     projection: Tensor,
-    offset: Tensor,
     loadings: Tensor,
 ) -> None:
     """Put the linear paths of an anchored network at a linear code.
 
-    The code becomes ``z = projection (x - mean)`` and the output ``offset + loadings' z``.
+    The code becomes ``z = projection (x - mean)`` and the reconstruction ``mean + loadings' z``;
+    with an output activation other than the identity it is that to first order.
 
     Parameters
     ----------
     encoder, decoder : nn.Module
         From `dense_network` with ``anchored=True``.
-    mean : Tensor of shape (n_features,)
-        What the code is centred at, if the network has biases.
+    activation : str
+        The output activation, see `link_at`.
+    mean, deviation : Tensor of shape (n_features,)
+        What the code is centred at, if the network has biases; standard deviation of each feature.
     projection, loadings : Tensor of shape (n_axes, n_features)
         Components beyond `n_axes`, and what else the encoder puts out, are zero at first. With the
-        same orthonormal rows in both, the output is the projection of x on them. A tied decoder
-        has no loadings of its own.
-    offset : Tensor of shape (n_features,)
-        The output for a code of zeros.
+        same orthonormal rows in both, the reconstruction is the projection of x on them. A tied
+        decoder has no loadings of its own.
     """
     forth, back = linear_path(encoder), linear_path(decoder)
     assert isinstance(forth, nn.Linear)
     assert isinstance(back, nn.Linear | TiedLinear)
     n_axes = len(projection)
+    offset, slope = link_at(activation, mean, deviation)
     with torch.no_grad():
         forth.weight.zero_()
         forth.weight[:n_axes] = projection.to(forth.weight)
         if isinstance(back, nn.Linear):
             back.weight.zero_()
-            back.weight[:, :n_axes] = loadings.T.to(back.weight)
+            back.weight[:, :n_axes] = (slope * loadings).T.to(back.weight)
         if forth.bias is not None:
             forth.bias.zero_()
             forth.bias[:n_axes] = (-projection @ mean).to(forth.bias)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Integral
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from sklearn.base import BaseEstimator
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from skae._documentation import DocumentationLinkMixin
 from skae._sklearn_compat import Interval, StrOptions
+from skae._torch_compat import has_bf16_recurrences
 from skae.networks._shapes import SEQUENCE_AXES, row_shape
 
 CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
@@ -62,8 +63,8 @@ class RecurrentEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_steps * n_channels) -> (batch, n_components)."""
-        with twice_differentiable(x), scattered_weights(x):
-            states, _ = self.recurrence(x.unflatten(1, self.sequence_shape))
+        with twice_differentiable(x):
+            states = states_of(self.recurrence, x.unflatten(1, self.sequence_shape))
         return self.code(states[:, -1])
 
 
@@ -91,12 +92,30 @@ class RecurrentDecoder(nn.Module):
         first_state = self.first_state(z).tanh()  # (batch, n_states * hidden_size)
         first_state = first_state.unflatten(1, (-1, self.recurrence.hidden_size))
         first_state = first_state.transpose(0, 1).contiguous()  # (n_states, batch, hidden_size)
-        if isinstance(self.recurrence, nn.LSTM):
-            first_state = first_state.chunk(2)
         codes = z[:, None].expand(-1, self.n_steps, -1)  # (batch, n_steps, n_components)
-        with scattered_weights(z):
-            states, _ = self.recurrence(codes, first_state)  # (batch, n_steps, hidden_size)
+        states = states_of(self.recurrence, codes, first_state)
         return self.step(states.flip(1)).flatten(1)
+
+
+def states_of(
+    recurrence: nn.GRU | nn.LSTM, inputs: Tensor, first_state: Tensor | None = None
+) -> Tensor:
+    """Run a recurrence, (batch, n_steps, n_inputs) -> (batch, n_steps, hidden_size).
+
+    The first state, (n_states, batch, hidden_size), is zero without one.
+    """
+    precision: AbstractContextManager = nullcontext()
+    place = inputs.device.type
+    if not has_bf16_recurrences(inputs.device) and torch.is_autocast_enabled(place):
+        precision = torch.autocast(place, enabled=False)
+        inputs = inputs.float()
+        first_state = None if first_state is None else first_state.float()
+    state: Any = first_state
+    if first_state is not None and isinstance(recurrence, nn.LSTM):
+        state = first_state.chunk(2)
+    with scattered_weights(inputs), precision:
+        states, _ = recurrence(inputs, state)
+    return states
 
 
 def twice_differentiable(x: Tensor) -> AbstractContextManager:

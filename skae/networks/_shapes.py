@@ -1,4 +1,4 @@
-"""Checks that the networks of images and sequences share."""
+"""Checks of the networks of images and sequences, and of those that users write."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from math import prod
 from numbers import Integral
 from typing import Any
+
+import torch
+from torch import nn
 
 SEQUENCE_AXES = {2: "(time steps, channels)"}
 
@@ -46,3 +49,34 @@ def row_shape(
             f"{' x '.join(map(str, sizes))} = {prod(sizes)} columns."
         )
     return sizes
+
+
+def check_modules(modules: Any, n_features: int, n_components: int, network: Any) -> None:
+    """Raise a ValueError if what an architecture returned is not an encoder and its decoder."""
+    if not (
+        isinstance(modules, tuple)
+        and len(modules) == 2
+        and all(isinstance(module, nn.Module) for module in modules)
+    ):
+        raise ValueError(
+            f"network={network!r} must return two torch.nn.Module, encoder and decoder; it "
+            f"returned {modules!r}."
+        )
+    x = torch.zeros(2, n_features)
+    with torch.no_grad():
+        for role, module, width in zip(
+            ("encoder", "decoder"), modules, (n_components, n_features), strict=True
+        ):
+            wanted = f"({len(x)}, {x.shape[1]}) to ({len(x)}, {width})"
+            try:
+                y = module.eval()(x)  # leaves running statistics alone
+            except RuntimeError as error:
+                raise ValueError(
+                    f"The {role} of network={network!r} must map {wanted}, and fails: {error}"
+                ) from error
+            if y.shape != (len(x), width):
+                raise ValueError(
+                    f"The {role} of network={network!r} must map {wanted}; it gives "
+                    f"{tuple(y.shape)}."
+                )
+            x = y

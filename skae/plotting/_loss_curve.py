@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skae._base import BaseAutoencoder
 from skae._sklearn_compat import _validate_style_kwargs, check_matplotlib_support
 from skae.plotting._axes import COLORS, given_or_new
 from skae.plotting._estimators import part_with
@@ -18,21 +17,6 @@ if TYPE_CHECKING:
 
 # Curves of the terms of which a loss is the sum, by the attribute that holds them.
 PARTS = {"reconstruction_loss_curve_": "reconstruction", "kl_curve_": "Kullback-Leibler"}
-
-LOSS_NAMES = {
-    "squared_error": "squared error per feature",
-    "bernoulli": "cross-entropy (nats per feature)",
-    "gaussian": "negative log-density (nats per feature)",
-}
-
-
-def loss_name_of(trained: Any) -> str | None:
-    """Name the loss of an autoencoder of this package, with its unit."""
-    if not isinstance(trained, BaseAutoencoder):
-        return None
-    if hasattr(trained, "kl_curve_"):
-        return "minus the evidence lower bound (nats per row)"
-    return LOSS_NAMES[trained.loss]
 
 
 class LossCurveDisplay:
@@ -141,7 +125,7 @@ class LossCurveDisplay:
                 if hasattr(trained, attribute)
             },
             best_loss=getattr(trained, "best_loss_", None),
-            loss_name=loss_name_of(trained),
+            loss_name=getattr(trained, "loss_unit_", None),
         )
         return display.plot(ax=ax, yscale=yscale, line_kwargs=line_kwargs)
 

@@ -36,7 +36,8 @@ class KSparseAutoencoder(BaseAutoencoder):
         Length of the code.
     n_active : int, default=10
         Number of components, the largest ones, that a row keeps.
-    loss : {"squared_error", "bernoulli", "gaussian"}, default="squared_error"
+    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"}, \
+            default="squared_error"
         What the reconstruction is trained to make small, averaged over the features.
     alpha : float, default=0.0
         Strength of the L2 penalty ``alpha / 2 * ||W||**2`` on the weight matrix.
@@ -68,15 +69,9 @@ class KSparseAutoencoder(BaseAutoencoder):
     5
     """
 
-    # What every autoencoder has and this one does not vary. Parameters are the rest.
+    # Parameters of every autoencoder that this one does not vary. All others keep their defaults.
     hidden_layer_sizes = ()
-    activation, output_activation = "identity", "auto"
-    network, init, tied_weights, use_bias = None, "random", True, True
-    dropout = sparsity = contraction = 0.0
-    pretrain_iter = 0
-    learning_rate, learning_rate_init, precision = "cosine", "auto", "float32"
-    early_stopping, validation_fraction, n_iter_no_change, tol = True, 0.1, 10, 1e-4
-    shuffle = True
+    activation, init, tied_weights = "identity", "random", True
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseAutoencoder._parameter_constraints,
@@ -89,7 +84,9 @@ class KSparseAutoencoder(BaseAutoencoder):
         n_components: int = 100,
         *,
         n_active: int = 10,
-        loss: Literal["squared_error", "bernoulli", "gaussian"] = "squared_error",
+        loss: Literal[
+            "squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"
+        ] = "squared_error",
         alpha: float = 0.0,
         solver: Literal["adam", "adamw", "sgd", "adadelta", "rmsprop"] = "adam",
         batch_size: int = 64,

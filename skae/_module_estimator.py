@@ -1,0 +1,129 @@
+"""ModuleEstimator: what estimators share whose model is a Torch module."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackContext, CallbackSupportMixin
+from sklearn.utils import check_random_state
+from torch import nn
+
+from skae._device import (
+    CPU,
+    TORCH_DTYPE,
+    copy_to,
+    is_available,
+    plain_arithmetic,
+    threads,
+    to_tensor,
+)
+from skae._documentation import DocumentationLinkMixin
+from skae._random import private_random_numbers
+from skae._reporting import EpochReporter
+from skae._rows import in_batches
+from skae._validation import float_dtype
+
+
+class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimator, ABC):
+    """An estimator around a module: how it is trained, applied to rows, copied and saved.
+
+    Fitted, it has ``module_`` on the CPU and in evaluation mode, and ``device_``, the name of the
+    device of its training.
+    """
+
+    device: str
+    random_state: int | np.random.RandomState | None
+    verbose: bool
+    module_: nn.Module
+    device_: str
+
+    _needs_float64: ClassVar[bool] = False
+    """Whether the module computes in float64 also for rows of float32."""
+
+    @abstractmethod
+    def _build_empty(self) -> nn.Module:
+        """Build the fitted module without its weights, from what else `fit` has left."""
+
+    @abstractmethod
+    def _threads_to_apply(self, shape: tuple[int, int]) -> int | None:
+        """Choose the threads for a table of this shape, None for as many as there are."""
+
+    def _draw_seeds(self, *more: int) -> tuple[int, int]:
+        """Seeds for building and for training."""
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        building, training = np.random.SeedSequence((seed, *more)).generate_state(2)
+        return int(building), int(training)
+
+    @contextmanager
+    def _training(
+        self,
+        context: CallbackContext,
+        task: dict[str, Any],
+        *,
+        seed: int,
+        device: torch.device,
+        n_threads: int | None,
+        fitted_attributes: Callable[[], dict[str, Any]],
+    ) -> Iterator[EpochReporter]:
+        """Prepare for `train`: arithmetic, threads, random numbers, and who is told of epochs.
+
+        Parameters
+        ----------
+        context : CallbackContext
+            Of the fit.
+        task : dict
+            What callbacks are given: ``X`` and ``sample_weight``.
+        seed : int
+            Of the training.
+        device : torch.device
+        n_threads : int or None
+            Threads of the CPU; None for as many as there are.
+        fitted_attributes : callable
+            Gives what `fit` would leave if it ended now.
+        """
+        with (
+            plain_arithmetic(device),
+            private_random_numbers(seed, device),
+            threads(n_threads),
+            EpochReporter(self, context, fitted_attributes=fitted_attributes, **task) as reporter,
+        ):
+            yield reporter
+
+    def _apply(self, method: str, X: Any, *arguments: Any) -> np.ndarray:
+        """Apply a method of the fitted module to rows, in their dtype."""
+        device, dtype = torch.device(self.device_), TORCH_DTYPE[float_dtype(X).name]
+        in_float64 = self._needs_float64 or dtype == torch.float64
+        if not is_available(device) or (device.type == "mps" and in_float64):
+            device = CPU
+        module = self.module_
+        if device != CPU or in_float64:
+            module = copy_to(module, device, dtype)
+        function = getattr(module, method)
+        with plain_arithmetic(device), threads(self._threads_to_apply(X.shape)):
+            return in_batches(lambda batch: function(batch, *arguments), X, device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Replace the module by its weights as arrays, which any machine and reader can load."""
+        state = dict(super().__getstate__())  # object's is the live __dict__
+        if "module_" in state:
+            module = state.pop("module_")
+            state["_weights"] = {name: w.numpy() for name, w in module.state_dict().items()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuild the module around its weights."""
+        state = dict(state)
+        weights = state.pop("_weights", None)
+        super().__setstate__(state)
+        if weights is not None:
+            with torch.device("meta"):  # no memory, no random numbers
+                module = self._build_empty()
+            tensors = {name: to_tensor(array, CPU) for name, array in weights.items()}
+            module.load_state_dict(tensors, assign=True)
+            self.module_ = module.eval()

@@ -1,0 +1,389 @@
+"""Rows to train on: tables of every kind behind one small protocol, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import repeat
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from skae._device import CPU, available_memory, is_memory_mapped, to_tensor
+from skae._random import permutation
+from skae._validation import float_dtype
+
+# Rows that go through the network together at inference: enough to keep a core busy, few enough
+# that the widest layer stays in its cache.
+INFERENCE_BATCH_SIZE = 4096
+
+# Size of the rows that are gathered together: they are still in a core's cache when their batch
+# is due.
+BLOCK_BYTES = 2**20
+
+# Size up to which a memory map is copied: rows in memory are gathered several times as fast.
+MAX_COPIED_BYTES = 2**28
+
+# Share of an accelerator's free memory that a table may take; the rest is for the network.
+RESIDENT_SHARE = 0.5
+
+
+class Table(Protocol):
+    """What training asks of a table."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and of columns."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the dense rows are wanted."""
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether rows can be taken without the host, as a recorded step does."""
+
+    def to(self, device: torch.device) -> Self:
+        """Choose the device."""
+
+    def take(self, index: Tensor) -> Self:
+        """Choose rows by their numbers, (n,)."""
+
+    def dense(self, index: Tensor | slice) -> Tensor:
+        """Give some rows on the device, float32, (n, n_columns)."""
+
+    def source(self, weights: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
+        """Give the rows as an array, memory map or sparse matrix, and the weights to go with it.
+
+        The matrix may hold more rows than the table. These have a weight of zero.
+        """
+
+
+@dataclass(frozen=True)
+class DenseTable:
+    """Rows of a tensor. What does not fit on the device stays where it is."""
+
+    values: Tensor
+    device: torch.device = CPU
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and of columns."""
+        return len(self.values), self.values[:1].numel()
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether the tensor is on the device."""
+        return self.values.device == self.device
+
+    def to(self, device: torch.device) -> DenseTable:
+        """Move the rows to the device if it has the memory."""
+        free = None if device.type == "cpu" else available_memory(device)
+        fits = free is None or self.values.nbytes <= RESIDENT_SHARE * free
+        return DenseTable(self.values.to(device) if fits else self.values, device)
+
+    def take(self, index: Tensor) -> DenseTable:
+        """Copy rows by their numbers."""
+        return DenseTable(self.values.index_select(0, index.to(self.values.device)), self.device)
+
+    def dense(self, index: Tensor | slice) -> Tensor:
+        """Give some rows; a slice of them is not copied."""
+        if isinstance(index, slice):
+            return self.values[index].to(self.device)
+        return self.values.index_select(0, index.to(self.values.device)).to(self.device)
+
+    def source(self, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Give the rows as an array, and the weights."""
+        return self.values.cpu().numpy(), weights
+
+
+@dataclass(frozen=True)
+class SparseTable:
+    """Rows of a sparse matrix, which stays on the host; batches of it are made dense."""
+
+    matrix: Any
+    device: torch.device = CPU
+    is_resident = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and of columns."""
+        return self.matrix.shape
+
+    def to(self, device: torch.device) -> SparseTable:
+        """Choose the device of the dense rows."""
+        return SparseTable(self.matrix, device)
+
+    def take(self, index: Tensor) -> SparseTable:
+        """Copy rows by their numbers."""
+        return SparseTable(self.matrix[index.cpu().numpy()], self.device)
+
+    def dense(self, index: Tensor | slice) -> Tensor:
+        """Make some rows a tensor."""
+        rows = self.matrix[index if isinstance(index, slice) else index.cpu().numpy()]
+        return torch.from_numpy(rows.toarray()).to(self.device)
+
+    def source(self, weights: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
+        """Give the matrix and the weights."""
+        return self.matrix, weights
+
+
+@dataclass(frozen=True)
+class MappedTable:
+    """Rows of a memory map, which are read when a batch of them is due."""
+
+    array: np.ndarray
+    index: np.ndarray | None = None
+    """Numbers of the rows that are in the table; None for all of them."""
+
+    device: torch.device = CPU
+    is_resident = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and of columns."""
+        return len(self.array) if self.index is None else len(self.index), self.array.shape[1]
+
+    def to(self, device: torch.device) -> MappedTable:
+        """Choose the device of the dense rows."""
+        return replace(self, device=device)
+
+    def take(self, index: Tensor) -> MappedTable:
+        """Choose rows by their numbers, without reading them."""
+        rows = index.cpu().numpy()
+        return replace(self, index=rows if self.index is None else self.index[rows])
+
+    def dense(self, index: Tensor | slice) -> Tensor:
+        """Read some rows."""
+        rows: Any = index if isinstance(index, slice) else index.cpu().numpy()
+        if self.index is not None:
+            rows = self.index[rows]
+        values = np.array(self.array[rows], dtype=np.float32, order="C")
+        return torch.from_numpy(values).to(self.device)
+
+    def source(self, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Give the whole map; rows outside of the table have a weight of zero."""
+        if self.index is None:
+            return self.array, weights
+        spread = np.zeros(len(self.array))
+        spread[self.index] = 1.0 if weights is None else weights
+        return self.array, spread
+
+
+@dataclass(slots=True)
+class Batch:
+    """Some rows as tensors on one device."""
+
+    x: Tensor
+    target: Tensor | None = None
+    weights: Tensor | None = None
+    known: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.x.device
+
+    @property
+    def restored(self) -> Tensor:
+        """What a reconstruction is to become: the target if there is one, else x."""
+        return self.x if self.target is None else self.target
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What ``module.loss`` is given: x, and target and known cells where there are any."""
+        if self.known is not None:
+            return self.x, self.target, self.known
+        return (self.x,) if self.target is None else (self.x, self.target)
+
+    def shares(self, n_parts: int = 1) -> Tensor:
+        """Give the share of each row, or of one of its parts, in the weighted mean, (n_rows, 1)."""
+        if self.weights is None:
+            return equal_shares(len(self.x), n_parts, self.x.dtype, self.x.device)
+        return self.weights[:, None] / (len(self.x) * n_parts)
+
+    def cell_shares(self) -> Tensor:
+        """Give the share of each cell in the weighted mean over rows of the mean of known cells.
+
+        Of shape (n_rows, 1) if all cells are known, else (n_rows, n_features).
+        """
+        if self.known is None:
+            return self.shares(self.restored.shape[1])
+        n_known = self.known.sum(dim=1, keepdim=True).clamp(min=1)
+        return self.shares() * (self.known.to(self.x.dtype) / n_known)
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Yield the rows in pieces of a size; the last one takes what is left."""
+        parts = (self.x, self.target, self.weights, self.known)
+        return map(Batch, *(repeat(None) if part is None else part.split(size) for part in parts))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to train on, aligned."""
+
+    x: Table
+    """What goes into the encoder."""
+
+    target: Table | None = None
+    """What the loss compares with; None for x itself."""
+
+    weights: Tensor | None = None
+    """Weights of mean one, (n_rows,)."""
+
+    known: Table | None = None
+    """Which cells of what is to be restored are known, as booleans; None for all of them. The
+    others are no part of the loss."""
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+        return self.x.device
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether batches can be taken without the host."""
+        return all(table.is_resident for table in self._tables())
+
+    @property
+    def restored(self) -> Table:
+        """What reconstructions are to become."""
+        return self.x if self.target is None else self.target
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Size of a dense float32 row of all tables."""
+        return sum(4 * table.shape[1] for table in self._tables())
+
+    def to(self, device: torch.device) -> Rows:
+        """Put the rows on a device, or have batches of them put there if it has not the memory."""
+        return self._map(lambda table: table.to(device), lambda weights: weights.to(device))
+
+    def take(self, index: Tensor) -> Rows:
+        """Choose rows by their numbers."""
+        return self._map(lambda table: table.take(index), lambda weights: weights[index])
+
+    def batch(self, index: Tensor | slice) -> Batch:
+        """Give some rows as tensors on the device."""
+        return Batch(
+            self.x.dense(index),
+            None if self.target is None else self.target.dense(index),
+            None if self.weights is None else self.weights[index],
+            None if self.known is None else self.known.dense(index),
+        )
+
+    def source(self) -> tuple[Any, np.ndarray | None]:
+        """Give what is to be restored as an array, memory map or sparse matrix, and its weights."""
+        weights = None if self.weights is None else self.weights.cpu().double().numpy()
+        return self.restored.source(weights)
+
+    def _tables(self) -> list[Table]:
+        return [table for table in (self.x, self.target, self.known) if table is not None]
+
+    def _map(
+        self, of_table: Callable[[Table], Table], of_weights: Callable[[Tensor], Tensor]
+    ) -> Rows:
+        return Rows(
+            of_table(self.x),
+            None if self.target is None else of_table(self.target),
+            None if self.weights is None else of_weights(self.weights),
+            None if self.known is None else of_table(self.known),
+        )
+
+
+def equal_shares(n_rows: int, n_parts: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Shares of rows without weights, (n_rows, 1); all batches of a size have the same tensor."""
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        # A recorded step reads its tensors for as long as it is replayed: it makes its own.
+        return _filled(n_rows, 1.0 / (n_rows * n_parts), dtype, device)
+    return _kept_shares(n_rows, 1.0 / (n_rows * n_parts), dtype, device)
+
+
+def _filled(n_rows: int, value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # what is kept may be needed for gradients
+        return torch.full((n_rows, 1), value, dtype=dtype, device=device)
+
+
+_kept_shares = lru_cache(maxsize=64)(_filled)
+
+
+def to_table(table: Any) -> Table:
+    """Choose the kind of table for an array or sparse matrix of numbers."""
+    if sparse.issparse(table):
+        return SparseTable(sparse.csr_array(table, dtype=np.float32))
+    if is_memory_mapped(table) and 4 * table.size > MAX_COPIED_BYTES:
+        return MappedTable(table)
+    # Sums depend on the order in memory, and a fit must not.
+    floats = table if table.dtype.kind == "f" else table.astype(np.float32)
+    return DenseTable(to_tensor(floats, CPU, torch.float32).contiguous())
+
+
+def to_rows(X: Any, X_clean: Any, weights: np.ndarray | None) -> Rows:
+    """Turn tables into rows, without those of weight zero."""
+    rows = Rows(to_table(X), None if X_clean is None else to_table(X_clean))
+    if weights is None:
+        return rows
+    rows = rows.take(torch.from_numpy(np.flatnonzero(weights)))
+    positive = weights[weights > 0.0]
+    if (positive == positive[0]).all():
+        return rows  # such weights are none, to the last bit
+    return replace(rows, weights=torch.from_numpy(positive / positive.mean()).float())
+
+
+def batches(rows: Rows, batch_size: int, shuffle: bool) -> Iterator[Batch]:
+    """Yield the rows in batches; the last one takes what is left.
+
+    Rows are gathered, and made dense, for as many batches at once as fit a block: few calls for
+    narrow tables, and little memory for any.
+    """
+    shuffle = shuffle and batch_size < len(rows)
+    order = permutation(len(rows), rows.device) if shuffle else None
+    block_size = batch_size * max(1, BLOCK_BYTES // (batch_size * rows.bytes_per_row))
+    for start in range(0, len(rows), block_size):
+        block = slice(start, start + block_size)
+        yield from rows.batch(block if order is None else order[block]).split(batch_size)
+
+
+def in_batches(function: Callable[[Tensor], Tensor], X: Any, device: torch.device) -> np.ndarray:
+    """Apply a function of row batches to an array of any length in bounded memory.
+
+    Parameters
+    ----------
+    function : callable
+        Maps a tensor (batch, ...) on `device` to one of the same dtype, row by row.
+    X : ndarray or sparse matrix of shape (n_rows, n_columns)
+    device : torch.device
+
+    Returns
+    -------
+    ndarray
+        The results of all rows.
+    """
+    n_rows = X.shape[0]
+    results: np.ndarray | None = None
+    with torch.inference_mode():
+        for start in range(0, n_rows, INFERENCE_BATCH_SIZE):
+            batch = X[start : start + INFERENCE_BATCH_SIZE]
+            batch = (
+                batch.toarray()
+                if sparse.issparse(batch)
+                else np.ascontiguousarray(batch, float_dtype(X))
+            )
+            result = function(to_tensor(batch, device)).cpu().numpy()
+            if n_rows <= INFERENCE_BATCH_SIZE:
+                return result
+            if results is None:
+                results = np.empty((n_rows, *result.shape[1:]), result.dtype)
+            results[start : start + INFERENCE_BATCH_SIZE] = result
+    assert results is not None
+    return results
