@@ -42,9 +42,7 @@ from skae._sklearn_compat import (
     _safe_indexing,
     validate_parameter_constraints,
 )
-from skae._validation import native_table, validate_table, validate_weights
-
-FLOATS = (np.float64, np.float32)
+from skae._validation import native_table, validate_weights
 
 # Cells of a table that are converted to float64 at once.
 MAX_CONVERTED = 2**23
@@ -214,6 +212,9 @@ def widened(X: Any) -> Any:
         types = {name: str(dtype) for name, dtype in X.dtypes.items()}
         types = {name: WIDER[dtype] for name, dtype in types.items() if dtype in WIDER}
         return X.astype(types) if types else X
+    if hasattr(X, "schema") and hasattr(X, "to_pandas") and not hasattr(X, "dtypes"):  # Arrow
+        is_narrow = not {"float", "halffloat"}.isdisjoint(map(str, X.schema.types))
+        return widened(X.to_pandas()) if is_narrow else X
     if hasattr(X, "cast"):  # polars
         return X.cast({dtype: float for dtype in set(X.dtypes) if str(dtype) == "Float32"})
     if str(getattr(X, "dtype", "")) in WIDER and hasattr(X, "astype"):
@@ -398,8 +399,6 @@ class AutoencoderOutlierDetector(
         (X,) = indexable(native_table(X))
         weights = None
         with unchanged_on_failure(self):
-            if self.estimator is None:
-                self._validate(X, reset=True)
             if sample_weight is not None:
                 weights = validate_weights(sample_weight, X)
                 if not weights.all():
@@ -485,9 +484,7 @@ class AutoencoderOutlierDetector(
             no finite number, it is minus infinity, which is lower than any threshold.
         """
         check_is_fitted(self)
-        if isinstance(self.estimator_, DenoisingEnsemble):
-            self._validate(X, reset=False)
-        return score_rows(self.estimator_, X)
+        return score_rows(self.estimator_, native_table(X))
 
     def p_values(self, X: Any) -> np.ndarray:
         """Probability that a row which is no outlier would score as low.
@@ -653,7 +650,7 @@ class AutoencoderOutlierDetector(
            feature contributions", Knowledge and Information Systems 41 (2014).
         """
         self.score_samples(X)  # raises what the estimator has against X
-        X = widened(X)
+        X = widened(native_table(X))
         names = getattr(self, "feature_names_in_", None)
         frame = to_frame(X, names)
         transformers, model = pipeline_steps(self.estimator_)
@@ -769,10 +766,6 @@ class AutoencoderOutlierDetector(
         self._background = columns_of(_safe_indexing(X, chosen))
         self._seed = seed
         context.call_on_fit_task_end(estimator=self, X=X)
-
-    def _validate(self, X: Any, reset: bool) -> None:
-        """Raise what the default model has against X, in the name of the detector."""
-        validate_table(self, X, dtype=FLOATS, reset=reset, ensure_min_samples=2 if reset else 1)
 
     def _unfitted(self, seed: int) -> Any:
         """Model to fit."""

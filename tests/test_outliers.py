@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import skops.io
 import torch
@@ -818,6 +819,9 @@ TABLES = {
     "Arrow": lambda X: X.convert_dtypes(dtype_backend="pyarrow"),
     "narrow Arrow": lambda X: X.astype("float[pyarrow]"),
     "narrow polars": lambda X: pl.DataFrame(X.astype(np.float32).to_dict("series")),
+    "Arrow table": lambda X: pa.Table.from_pandas(X),
+    "narrow Arrow table": lambda X: pa.Table.from_pandas(X.astype(np.float32)),
+    "tensor": lambda X: torch.tensor(X.to_numpy(np.float32)),
     "booleans": lambda X: X.mean() < X,
     "names that are numbers": lambda X: X.set_axis(range(4), axis=1),
     "sparse": lambda X: sparse.csr_array(X.to_numpy()),
