@@ -127,7 +127,7 @@ class Experts(TrainableModule):
             "log_mean": (N_DISTANCES * N_VIEWS,),
             "log_spread": (N_DISTANCES * N_VIEWS,),
         }.items():
-            self.register_buffer(name, torch.empty(shape))
+            self.register_buffer(name, torch.empty(shape, dtype=torch.float32))
         sizes = (n_features, *HIDDEN_LAYER_SIZES, n_features)
         n_networks = N_VIEWS * n_members
         self.weights = nn.ParameterList(
@@ -260,7 +260,8 @@ class Experts(TrainableModule):
 def uniform(*shape: int, fan_in: int) -> nn.Parameter:
     """Weights that keep the size of what passes through them, as those of `torch.nn.Linear`."""
     bound = 1.0 / math.sqrt(fan_in)
-    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator(CPU)))
+    weights = torch.empty(shape, dtype=torch.float32)
+    return nn.Parameter(weights.uniform_(-bound, bound, generator=generator(CPU)))
 
 
 def numbers_of_neighbors(n_references: int) -> tuple[int, int]:
