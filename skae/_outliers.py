@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from math import ceil
 from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -39,10 +40,9 @@ from skae._sklearn_compat import (
     StrOptions,
     _num_samples,
     _safe_indexing,
+    validate_parameter_constraints,
 )
-from skae._validation import native_table, validate_table, validate_weights
-
-FLOATS = (np.float64, np.float32)
+from skae._validation import native_table, validate_weights
 
 # Cells of a table that are converted to float64 at once.
 MAX_CONVERTED = 2**23
@@ -76,7 +76,7 @@ class Threshold(NamedTuple):
 
     offset: float
     share: float
-    """Of the weight of rows that lies below it."""
+    """Of the weight of the rows, or of that of calibration rows and a new row, below it."""
     n_tied: int
     """Rows that lie next above it and tie with each other."""
 
@@ -133,13 +133,33 @@ def conformal_threshold(
     calibration_scores: np.ndarray, weights: np.ndarray, level: float
 ) -> Threshold:
     """Score below which p-values are at most the level; the lowest one if there is none."""
-    scores = np.sort(calibration_scores)
+    order = np.argsort(calibration_scores)
+    scores, weights = calibration_scores[order], weights[order]
     lowest = lowest_ties(scores, scores)
-    just_below = np.nextafter(lowest, -np.inf)
-    p_values = conformal_p_values(just_below, calibration_scores, weights)
-    place = max(int(np.count_nonzero(p_values <= level)), 1) - 1
-    n_tied = np.searchsorted(lowest, scores[place], side="right") - place
-    return Threshold(float(lowest[place]), float(p_values[place]), int(n_tied))
+    p_values = conformal_p_values(np.nextafter(lowest, -np.inf), scores, weights)
+    offset = lowest[max(int(np.count_nonzero(p_values <= level)), 1) - 1]
+    first = np.searchsorted(scores, offset)  # of those that are not below it
+    n_tied = np.searchsorted(lowest, scores[first], side="right") - first
+    own = weights.max()
+    share = (own + weights[:first].sum()) / (own + weights.sum())
+    return Threshold(float(offset), float(share), int(n_tied))
+
+
+def benjamini_hochberg(p_values: np.ndarray, fdr: float) -> np.ndarray:
+    """Whether each hypothesis is rejected, so that the false discovery rate is at most `fdr`.
+
+    References
+    ----------
+    Benjamini & Hochberg, "Controlling the false discovery rate: a practical and powerful approach
+    to multiple testing", Journal of the Royal Statistical Society B 57 (1995).
+    """
+    ordered = np.sort(p_values)
+    bounds = fdr * np.arange(1, len(ordered) + 1) / len(ordered)
+    # p-values are multiples of one share, which may meet a bound but for rounding.
+    met = np.flatnonzero(ordered <= bounds * (1.0 + 1e-12))
+    if len(met) == 0:
+        return np.zeros(len(p_values), dtype=bool)
+    return p_values <= ordered[met[-1]]
 
 
 def score_rows(estimator: Any, X: Any) -> np.ndarray:
@@ -192,6 +212,9 @@ def widened(X: Any) -> Any:
         types = {name: str(dtype) for name, dtype in X.dtypes.items()}
         types = {name: WIDER[dtype] for name, dtype in types.items() if dtype in WIDER}
         return X.astype(types) if types else X
+    if hasattr(X, "schema") and hasattr(X, "to_pandas") and not hasattr(X, "dtypes"):  # Arrow
+        is_narrow = not {"float", "halffloat"}.isdisjoint(map(str, X.schema.types))
+        return widened(X.to_pandas()) if is_narrow else X
     if hasattr(X, "cast"):  # polars
         return X.cast({dtype: float for dtype in set(X.dtypes) if str(dtype) == "Float32"})
     if str(getattr(X, "dtype", "")) in WIDER and hasattr(X, "astype"):
@@ -219,7 +242,8 @@ class AutoencoderOutlierDetector(
         new row like them is called an outlier with a probability of at most 0.05, or of
         1 / (1 + n) if that is more with n calibration rows. A float in (0, 0.5] is for rows among
         which are outliers to be found: it is their share, and so many of the rows of `fit` are
-        called outliers. `set_contamination` moves the threshold after `fit`.
+        called outliers, or fewer where rows with equal scores leave no choice, which a warning
+        says. `set_contamination` moves the threshold after `fit`.
     calibration_fraction : "auto", float or None, default="auto"
         Share of the rows that the model is not fitted to. Their scores are like those of new rows,
         and give p-values and threshold: `contamination` is then the share of such rows that is
@@ -271,7 +295,7 @@ class AutoencoderOutlierDetector(
     detector may be a little too small. Outliers with low scores among the calibration rows make
     p-values larger. The p-values of many new rows share the calibration rows and hence depend on
     each other, in a way for which Benjamini & Hochberg's procedure still controls the false
-    discovery rate [1]_.
+    discovery rate [1]_: this is `select`.
 
     With calibration rows, `predict` calls those new rows outliers whose p-value is at most
     `contamination` (0.05 for "auto"). If they are too few for such a p-value, fewer than 19 for
@@ -281,6 +305,11 @@ class AutoencoderOutlierDetector(
     different models. It holds as far as the models agree, and the models of the folds have seen
     fewer rows, so that their scores are rather too low and p-values too large. Rows of `fit`
     themselves are not new rows; their p-values promise nothing in either case.
+
+    **Equal rows.** All rows are scored in float64. Two scores that differ by less than a millionth
+    of their size, or of the median size of scores, are taken for equal, in thresholds, p-values and
+    labels alike. So equal rows have one label, whatever their dtype and whichever rows are scored
+    with them, and ties make p-values larger, never smaller.
 
     **Weights.** In a threshold from the rows of `fit`, a row counts by its weight. With calibration
     rows the weights are to be proportional to the ratio of the densities of new rows and rows of
@@ -370,8 +399,6 @@ class AutoencoderOutlierDetector(
         (X,) = indexable(native_table(X))
         weights = None
         with unchanged_on_failure(self):
-            if self.estimator is None:
-                self._validate(X, reset=True)
             if sample_weight is not None:
                 weights = validate_weights(sample_weight, X)
                 if not weights.all():
@@ -457,9 +484,7 @@ class AutoencoderOutlierDetector(
             no finite number, it is minus infinity, which is lower than any threshold.
         """
         check_is_fitted(self)
-        if isinstance(self.estimator_, DenoisingEnsemble):
-            self._validate(X, reset=False)
-        return score_rows(self.estimator_, X)
+        return score_rows(self.estimator_, native_table(X))
 
     def p_values(self, X: Any) -> np.ndarray:
         """Probability that a row which is no outlier would score as low.
@@ -490,6 +515,72 @@ class AutoencoderOutlierDetector(
                 "another share."
             )
         return conformal_p_values(scores, self.calibration_scores_, self._calibration_weights)
+
+    def select(self, X: Any, fdr: float = 0.1) -> np.ndarray:
+        """Select the rows to look at, with few false alarms among them.
+
+        Benjamini & Hochberg's procedure for the `p_values` of all rows of X together [1]_. Among
+        the rows that it selects, the share of normal ones is at most `fdr` on average.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            New rows, all that come into question: none of those of `fit`.
+        fdr : float, default=0.1
+            False discovery rate, between 0 and 1.
+
+        Returns
+        -------
+        selected : ndarray of shape (n_samples,), bool
+            True for the rows to look at. Equal rows are selected together. It may be none.
+
+        Raises
+        ------
+        ValueError
+            If there are no calibration rows, or `fdr` is not between 0 and 1.
+
+        Warns
+        -----
+        UserWarning
+            If rows score lower than all calibration rows and still none is selected, because the
+            calibration rows are too few for so many rows.
+
+        Notes
+        -----
+        The rate is an expectation over calibration rows and new rows, if the normal ones among them
+        are exchangeable: it is the promise of p-values that is described in the notes of the class,
+        for many rows at once. With ``cross_fit=True``, and with weights that differ between rows,
+        it is no theorem.
+
+        No p-value is smaller than 1 / (1 + n) with n calibration rows. To select k of m rows takes
+        k p-values of at most ``fdr * k / m``, and hence ``n + 1 >= m / (fdr * k)``.
+
+        References
+        ----------
+        .. [1] Benjamini & Hochberg, "Controlling the false discovery rate", Journal of the Royal
+           Statistical Society B 57 (1995). Bates, Candès, Lei, Romano & Sesia, "Testing for
+           outliers with conformal p-values", Annals of Statistics 51 (2023).
+        """
+        validate_parameter_constraints(
+            {"fdr": [Interval(Real, 0, 1, closed="neither")]},
+            {"fdr": fdr},
+            caller_name=f"{type(self).__name__}.select",
+        )
+        p_values = self.p_values(X)
+        selected = benjamini_hochberg(p_values, fdr)
+        weights = self._calibration_weights
+        smallest = weights.max() / (weights.max() + weights.sum())
+        n_lowest = np.count_nonzero(p_values <= smallest * (1.0 + 1e-12))
+        if n_lowest > 0 and not selected.any():
+            warnings.warn(
+                f"No row is selected, although {n_lowest} of {len(p_values)} rows score lower than "
+                f"all {len(weights)} calibration rows. With so few of these, "
+                f"fdr={fdr} takes at least {ceil(len(p_values) * smallest / fdr)} such rows; hold "
+                "out more rows by calibration_fraction or cross_fit=True, or select among fewer.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return selected
 
     def set_contamination(self, contamination: float | Literal["auto"]) -> Self:
         """Move the threshold of the fitted detector, without another fit.
@@ -559,7 +650,7 @@ class AutoencoderOutlierDetector(
            feature contributions", Knowledge and Information Systems 41 (2014).
         """
         self.score_samples(X)  # raises what the estimator has against X
-        X = widened(X)
+        X = widened(native_table(X))
         names = getattr(self, "feature_names_in_", None)
         frame = to_frame(X, names)
         transformers, model = pipeline_steps(self.estimator_)
@@ -676,10 +767,6 @@ class AutoencoderOutlierDetector(
         self._seed = seed
         context.call_on_fit_task_end(estimator=self, X=X)
 
-    def _validate(self, X: Any, reset: bool) -> None:
-        """Raise what the default model has against X, in the name of the detector."""
-        validate_table(self, X, dtype=FLOATS, reset=reset, ensure_min_samples=2 if reset else 1)
-
     def _unfitted(self, seed: int) -> Any:
         """Model to fit."""
         if self.estimator is not None:
@@ -701,7 +788,7 @@ class AutoencoderOutlierDetector(
                 f"{type(self.estimator).__name__} takes no sample_weight; the weights are used for "
                 "threshold and p-values only.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _calibration_fraction(self) -> float | None:
@@ -751,7 +838,7 @@ class AutoencoderOutlierDetector(
                 f"cannot be told apart by their scores. They are called inliers, which leaves a "
                 f"share of {threshold.share:.2g} as outliers.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return threshold.offset
 

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -46,6 +47,21 @@ def test_neighbor_distances_are_those_of_scikit_learn():
     for n, mine in zip(numbers_of_neighbors(200), distances, strict=True):
         wanted = NearestNeighbors(n_neighbors=n).fit(references).kneighbors(rows)[0]
         np.testing.assert_allclose(mine.sum(dim=1), np.square(wanted).mean(axis=1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e2, 1e4])
+def test_distances_of_float32_rows_do_not_cancel(shift):
+    rng = np.random.default_rng(0)
+    references = (shift + rng.integers(0, 3, (200, 5))).astype(np.float32)
+    rows = torch.from_numpy(references[:30])
+    distances = neighbor_distances(rows, torch.from_numpy(references))
+    wide = neighbor_distances(rows.double(), torch.from_numpy(references).double())
+    assert distances.dtype == torch.float32
+    for n, mine in zip(numbers_of_neighbors(200), distances, strict=True):
+        wanted = NearestNeighbors(n_neighbors=n, algorithm="kd_tree").fit(references.astype(float))
+        squares = np.square(wanted.kneighbors(references[:30].astype(float))[0])
+        np.testing.assert_allclose(mine.sum(dim=1), squares.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(distances.sum(dim=2), wide.sum(dim=2), rtol=1e-6)
 
 
 def test_a_reference_is_compared_with_the_others():
@@ -134,8 +150,14 @@ def test_contributions_sum_to_the_score_in_the_dtype_of_the_rows(ensemble, X, dt
 
 
 def test_dtypes_agree(ensemble, X):
+    narrow = X.astype(np.float32)
+    wide = narrow.astype(np.float64)
     np.testing.assert_allclose(
-        ensemble.score_samples(X.astype(np.float32)), ensemble.score_samples(X), rtol=1e-2
+        ensemble.score_samples(narrow), ensemble.score_samples(wide), rtol=1e-4
+    )
+    np.testing.assert_array_equal(
+        DenoisingEnsemble(random_state=0).fit(narrow).score_samples(wide),
+        DenoisingEnsemble(random_state=0).fit(wide).score_samples(wide),
     )
 
 
@@ -177,8 +199,9 @@ def test_malignant_tumours_are_found(monkeypatch):
     assert auroc > roc_auc_score(benign[scored], -distance) - 0.01
 
 
-def test_units_of_the_columns_do_not_matter(ensemble, X):
-    units = 2.0 ** np.array([-20, 3, 0, 20])  # products with powers of two are exact
+@pytest.mark.parametrize("exponents", [[-20, 3, 0, 20], [-1000, 0, -1015, 1015]])
+def test_units_of_the_columns_do_not_matter(ensemble, X, exponents):
+    units = 2.0 ** np.array(exponents)  # products with powers of two are exact
     rescaled = DenoisingEnsemble(random_state=0).fit(X * units)
     np.testing.assert_allclose(
         rescaled.score_samples(X * units), ensemble.score_samples(X), rtol=1e-6
@@ -194,6 +217,26 @@ def test_fit_is_deterministic_and_leaves_global_randomness_alone(ensemble, X):
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])
     other = DenoisingEnsemble(random_state=1).fit(X)
     assert not np.array_equal(other.score_samples(X), ensemble.score_samples(X))
+
+
+@pytest.mark.parametrize("setting", ["float64", "inference", "autocast", "no gradients"])
+def test_ambient_settings_of_torch_change_nothing(ensemble, X, setting):
+    contexts = {
+        "float64": nullcontext,
+        "inference": torch.inference_mode,
+        "autocast": lambda: torch.autocast("cpu"),
+        "no gradients": torch.no_grad,
+    }
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if setting == "float64" else before)
+    try:
+        with contexts[setting]():
+            other = DenoisingEnsemble(random_state=0).fit(X)
+            scores, expected = other.score_samples(X), other.expected(X)
+    finally:
+        torch.set_default_dtype(before)
+    np.testing.assert_array_equal(scores, ensemble.score_samples(X))
+    np.testing.assert_array_equal(expected, ensemble.expected(X))
 
 
 def test_rows_are_scored_on_their_own(ensemble, X):
@@ -224,6 +267,19 @@ def test_rows_of_weight_zero_are_not_seen(X):
     )
     with pytest.raises(ValueError, match="leaves 1 row of positive weight"):
         DenoisingEnsemble().fit(X, sample_weight=np.r_[1.0, np.zeros(149)])
+
+
+@pytest.mark.parametrize("heavy", [1e3, 1e12, 1e300])
+@pytest.mark.parametrize("place", [0, 60, 149])
+def test_one_row_of_nearly_all_weight_is_normal_and_the_others_are_not(X, heavy, place):
+    weights = np.ones(len(X))
+    weights[place] = heavy
+    ensemble = DenoisingEnsemble(random_state=0).fit(X, sample_weight=weights)
+    scores = ensemble.score_samples(X)
+    assert np.all(np.isfinite(scores))
+    assert np.all(np.isfinite(ensemble.expected(X)))
+    differ = np.any(X[place] != X, axis=1)
+    assert np.mean(scores[differ] < scores[place]) > 0.9
 
 
 def test_heavy_rows_become_more_normal(X):

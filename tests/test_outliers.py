@@ -3,11 +3,14 @@ import math
 import pickle
 import pickletools
 import random
+import warnings
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
+import skops.io
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse, stats
@@ -36,7 +39,7 @@ from skae import (
     VAETransformer,
     _outliers,
 )
-from skae._denoising_ensemble import DenoisingEnsemble
+from skae._denoising_ensemble import DenoisingEnsemble, Experts
 
 SMALL_AE = AutoencoderTransformer(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0)
 SMALL_DAE = DenoisingAutoencoder(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0)
@@ -381,7 +384,7 @@ def test_p_values_with_weights_give_the_row_the_largest_one():
     threshold = _outliers.conformal_threshold(scores, weights, 0.6)
     assert_allclose(threshold.offset, 2.0, rtol=1e-5)
     assert_allclose(threshold.share, 8 / 14)
-    assert threshold.n_tied == 1
+    assert threshold.n_tied == 2
 
 
 def test_scale_of_the_weights_does_not_matter(X):
@@ -397,22 +400,72 @@ def test_scale_of_the_weights_does_not_matter(X):
     assert not np.allclose(first.p_values(X), none.p_values(X))
 
 
-def test_benjamini_hochberg_controls_the_false_discovery_rate():
+TABLES_WITH_OUTLIERS = {
+    "continuous": lambda normal, outliers: (normal, outliers),
+    "tied": lambda normal, outliers: (np.round(2 * normal) / 2, np.round(2 * outliers) / 2),
+    "discrete": lambda normal, outliers: (
+        np.abs(np.round(normal)).clip(0, 2),
+        np.abs(np.round(outliers)).clip(0, 3),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:No row is selected:UserWarning")
+@pytest.mark.parametrize("estimator", [PCA(1), DistanceFromTheMean()], ids=repr)
+@pytest.mark.parametrize("kind", TABLES_WITH_OUTLIERS)
+@pytest.mark.parametrize("n_outliers", [0, 10, 50])
+def test_selection_controls_the_false_discovery_rate(kind, estimator, n_outliers):
     rng = np.random.default_rng(0)
     false_share, found = [], []
     for repetition in range(60):
-        X = rng.standard_normal((250, 3))
-        new = rng.standard_normal((100, 3))
-        new[:10] += 4.0
+        normal = rng.standard_normal((350, 3))
+        outliers = rng.standard_normal((n_outliers, 3)) + 4.0
+        normal, outliers = TABLES_WITH_OUTLIERS[kind](normal, outliers)
+        new = np.concatenate([outliers, normal[: 100 - n_outliers]])
         detector = AutoencoderOutlierDetector(
-            PCA(1), calibration_fraction=0.8, random_state=repetition
-        ).fit(X)
-        outliers = stats.false_discovery_control(detector.p_values(new)) <= 0.2
-        false_share.append(outliers[10:].sum() / max(outliers.sum(), 1))
-        found.append(outliers[:10].mean())
+            estimator, calibration_fraction=0.8, random_state=repetition
+        ).fit(normal[100:])
+        selected = detector.select(new.astype(np.float32 if repetition % 2 else float), fdr=0.2)
+        desired = stats.false_discovery_control(detector.p_values(new)) <= 0.2 + 1e-12
+        assert_array_equal(selected, desired)
+        false_share.append(selected[n_outliers:].sum() / max(selected.sum(), 1))
+        found.append(selected[:n_outliers].mean() if n_outliers else 1.0)
     error = np.std(false_share) / np.sqrt(len(false_share))
     assert np.mean(false_share) < 0.2 + 3 * error
-    assert np.mean(found) > 0.8
+    if kind != "discrete":
+        assert np.mean(found) > 0.8
+
+
+@pytest.mark.filterwarnings("ignore:No row is selected:UserWarning")
+@pytest.mark.parametrize("fdr", [0.01, 0.1, 0.5])
+def test_selection_is_that_of_scipy(fdr):
+    rng = np.random.default_rng(0)
+    for n_calibration in (9, 19, 99):
+        for _ in range(50):
+            # Multiples of one share meet the bounds of the procedure exactly.
+            p_values = rng.integers(1, n_calibration + 2, 20) / (n_calibration + 1)
+            p_values[: rng.integers(0, 20)] = 1 / (n_calibration + 1)
+            desired = stats.false_discovery_control(p_values) <= fdr * (1 + 1e-9)
+            assert_array_equal(_outliers.benjamini_hochberg(p_values, fdr), desired)
+
+
+def test_too_few_calibration_rows_to_select_are_not_silent():
+    rng = np.random.default_rng(0)
+    X, new = rng.standard_normal((100, 2)), rng.standard_normal((100, 2))
+    new[:4] = 50.0
+    detector = AutoencoderOutlierDetector(PCA(1), random_state=0).fit(X)
+    assert 4 <= np.sum(detector.p_values(new) <= 1 / 21) < 48
+    with pytest.warns(UserWarning, match="all 20 calibration rows.* takes at least 48 such rows"):
+        assert not detector.select(new).any()
+    assert_array_equal(np.flatnonzero(detector.select(new[:8])), np.arange(4))
+    assert not detector.select(np.zeros((5, 2))).any()
+
+
+@pytest.mark.parametrize("fdr", [0.0, 1.0, -0.1, "low", None])
+def test_a_false_discovery_rate_that_cannot_be(X, fdr):
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X)
+    with pytest.raises(ValueError, match=f"'fdr' parameter of .*select .* {fdr!r}"):
+        detector.select(X, fdr=fdr)
 
 
 @pytest.mark.parametrize(
@@ -446,8 +499,397 @@ def test_without_calibration_there_are_no_p_values(X):
         assert detector.calibration_scores_ is None
         assert np.sum(detector.predict(X) == -1) == 7
         assert_array_equal(detector.estimator_.mean_, PCA(2).fit(X).mean_)
-        with pytest.raises(ValueError, match="p_values .* again with calibration_fraction=0.2"):
-            detector.p_values(X)
+        for method in (detector.p_values, detector.select):
+            with pytest.raises(ValueError, match="p_values .* with calibration_fraction=0.2"):
+                method(X)
+
+
+# Ties.
+
+
+def categories(n_rows, rng, shares=(0.3, 0.2, 0.15, 0.1, 0.08, 0.06, 0.05, 0.03, 0.02, 0.01)):
+    """One column of categories, one-hot: the rows are of ten kinds."""
+    return np.eye(len(shares))[rng.choice(len(shares), n_rows, p=shares)]
+
+
+TIE_MODELS = ESTIMATORS | {
+    "reconstruction without error": AutoencoderTransformer(9, max_iter=1, random_state=0),
+    "PCA of all components": PCA(),
+    "mixture": GaussianMixture(2, random_state=0),
+}
+
+
+@pytest.mark.parametrize("fitted_as", [np.float32, np.float64])
+@pytest.mark.parametrize("name", TIE_MODELS)
+def test_a_row_is_judged_the_same_in_any_dtype_and_company(name, fitted_as):
+    rng = np.random.default_rng(0)
+    detector = AutoencoderOutlierDetector(TIE_MODELS[name], random_state=0)
+    detector.fit(categories(300, rng).astype(fitted_as))
+    rows = categories(200, rng)
+    kinds = rows.argmax(axis=1)
+    labels, p_values = detector.predict(rows), detector.p_values(rows)
+    for same in (rows.astype(np.float32), rows.astype(np.float16), sparse.csr_array(rows)):
+        if name in ("PCA", "PCA of all components") or not sparse.issparse(same):
+            assert_array_equal(detector.predict(same), labels)
+            assert_array_equal(detector.p_values(same), p_values)
+    for kind in np.unique(kinds):
+        assert len(set(labels[kinds == kind])) == len(set(p_values[kinds == kind])) == 1
+    for number, kind in zip(*np.unique(kinds, return_index=True)[::-1], strict=True):
+        alone = rows[number : number + 1].astype(np.float32)
+        assert kinds[number] == kind
+        assert detector.predict(alone)[0] == labels[number]
+        assert detector.p_values(alone)[0] == p_values[number]
+
+
+@pytest.mark.filterwarnings("ignore:contamination=.* would need:UserWarning")
+@pytest.mark.parametrize("contamination", [0.02, 0.1, 0.25, 0.4, 0.5])
+@pytest.mark.parametrize("name", TIE_MODELS)
+def test_equal_rows_of_the_fit_have_one_label(name, contamination):
+    X = categories(300, np.random.default_rng(0))
+    detector = AutoencoderOutlierDetector(
+        TIE_MODELS[name], contamination=contamination, random_state=0
+    ).fit(X)
+    labels = detector.predict(X)
+    assert np.mean(labels == -1) <= contamination
+    assert_array_equal(detector.predict(X.astype(np.float32)), labels)
+    assert_array_equal(np.concatenate([detector.predict(row[np.newaxis]) for row in X]), labels)
+    for kind in range(10):
+        assert len(set(labels[X[:, kind] == 1])) <= 1
+
+
+@pytest.mark.parametrize("fraction", [None, 0.5])
+def test_a_tie_makes_no_majority_of_outliers(fraction):
+    X = np.repeat([[0.0, 1.0], [1.0, 0.0]], [370, 130], axis=0)
+
+    class DistanceFromTheRareRow(DistanceFromTheMean):
+        def score_samples(self, X):
+            return -np.linalg.norm(X - [1.0, 0.0], axis=1)
+
+    detector = AutoencoderOutlierDetector(
+        DistanceFromTheRareRow(), contamination=0.2, calibration_fraction=fraction, random_state=0
+    )
+    with pytest.warns(UserWarning, match=r"contamination=0.2 would need .* amid \d+ row"):
+        detector.fit(X)
+    assert np.all(detector.predict(X) == 1)
+    with pytest.warns(UserWarning, match="contamination=0.3 would need"):
+        detector.set_contamination(0.3)
+    assert np.all(detector.predict(X) == 1)
+
+
+def test_the_smaller_share_is_taken_where_ties_leave_a_choice():
+    X = np.repeat([[0.0], [4.0], [5.0]], [370, 100, 30], axis=0)
+    detector = AutoencoderOutlierDetector(
+        DistanceFromTheMean(), contamination=0.2, calibration_fraction=None
+    )
+    with pytest.warns(UserWarning, match="amid 100 row.* share of 0.06 as outliers"):
+        detector.fit(X)
+    assert_array_equal(detector.predict(X), np.repeat([1, 1, -1], [370, 100, 30]))
+    detector.set_contamination(0.26)  # all that it asks for
+    assert_array_equal(detector.predict(X), np.repeat([1, -1, -1], [370, 100, 30]))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-20, 1.0, 1e250])
+@pytest.mark.parametrize("shift", [0.0, -1000.0, 3.0])
+def test_scores_that_differ_by_rounding_are_ties(scale, shift):
+    rng = np.random.default_rng(0)
+    levels = scale * (shift + np.array([-3.0, -1.0, -0.5, 2.0]))
+    kinds, new_kinds = rng.integers(0, 4, 50), np.arange(4)
+
+    def rounded(kinds):
+        return levels[kinds] + 1e-9 * scale * rng.uniform(-1, 1, len(kinds))
+
+    calibration, weights = rounded(kinds), rng.uniform(0.5, 2.0, 50)
+    desired = (weights.max() + [weights[kinds <= kind].sum() for kind in new_kinds]) / (
+        weights.max() + weights.sum()
+    )
+    p_values = _outliers.conformal_p_values(rounded(new_kinds), calibration, weights)
+    assert_allclose(p_values, desired, rtol=1e-12)
+    for level in (0.1, 0.3, 0.6, 0.9):
+        offset = _outliers.conformal_threshold(calibration, weights, level).offset
+        is_low = rounded(new_kinds) < offset
+        if desired[0] <= level:
+            assert_array_equal(is_low, desired <= level)
+        offset = _outliers.contamination_threshold(calibration, weights, level).offset
+        below = np.array([weights[kinds <= kind].sum() for kind in new_kinds]) / weights.sum()
+        assert_array_equal(rounded(new_kinds) < offset, below <= level)
+
+
+@pytest.mark.parametrize("n_rows", [1000, 100_000])
+def test_scores_of_their_own_are_no_ties(n_rows):
+    scores = np.random.default_rng(0).standard_t(2, n_rows)
+    for share in (0.01, 0.1, 0.5):
+        threshold = _outliers.contamination_threshold(scores, np.ones(n_rows), share)
+        assert not threshold.misses(share)
+        assert_allclose(np.mean(scores < threshold.offset), share, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("estimator", [None, PCA(2), NEAREST, DistanceFromTheMean()], ids=repr)
+def test_the_promise_holds_for_discrete_tables(estimator, dtype):
+    """New rows come in the other dtype and alone, and all rows are of few kinds."""
+    rng = np.random.default_rng(0)
+    other = np.float64 if dtype == np.float32 else np.float32
+    n_repetitions = 60 if estimator is None else 200
+    p_values, labels = np.empty(n_repetitions), np.empty(n_repetitions)
+    for repetition in range(n_repetitions):
+        if repetition % 2:
+            rows = categories(101, rng)
+        else:
+            rows = rng.poisson(0.5, (101, 3)) / 3.0  # no number of float32 but zero and one
+            rows = rows.astype(np.float32).astype(np.float64)
+        detector = AutoencoderOutlierDetector(
+            estimator, calibration_fraction=0.4, random_state=repetition
+        ).fit(rows[1:].astype(dtype))
+        new = rows[:1].astype(other)
+        p_values[repetition], labels[repetition] = (
+            detector.p_values(new)[0],
+            detector.predict(new)[0],
+        )
+    assert_array_equal(labels == -1, p_values <= 0.05)
+    for level in (0.05, 0.1, 0.25, 0.5):
+        n_small = np.sum(p_values <= level)
+        assert_binomial(n_small, n_repetitions, level, alternative="greater")
+
+
+# Scores that are no numbers.
+
+
+class Spoilt(DistanceFromTheMean):
+    """Gives what is not finite for rows that begin with a large number."""
+
+    def __init__(self, value=np.nan):
+        self.value = value
+
+    def score_samples(self, X):
+        return np.where(X[:, 0] > 10.0, self.value, super().score_samples(X))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("parameters", [{}, {"contamination": 0.1}, {"cross_fit": True}])
+def test_a_score_that_is_not_finite_is_an_outlier(value, parameters):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((100, 2))
+    X[:2, 0] = 11.0  # of the rows of the fit as well
+    new = np.array([[20.0, 0.0], [0.0, 0.0]])
+    detector = AutoencoderOutlierDetector(Spoilt(value), random_state=0, **parameters).fit(X)
+    assert_array_equal(detector.predict(new), [-1, 1])
+    assert_array_equal(detector.decision_function(new) < 0, [True, False])
+    assert detector.score_samples(new)[0] == -np.inf
+    assert np.isfinite(detector.offset_)
+    if detector.calibration_scores_ is not None:
+        assert_array_equal(detector.p_values(new) <= 0.05, [True, False])
+
+
+@pytest.mark.parametrize("parameters", [{}, {"contamination": 0.1}, {"cross_fit": True}])
+def test_a_model_without_finite_scores_is_an_error(parameters):
+    X = 20.0 + np.random.default_rng(0).standard_normal((100, 2))
+    X[0] = 0.0
+    with pytest.raises(ValueError, match="Spoilt gives .* scores that are not finite"):
+        AutoencoderOutlierDetector(Spoilt(), random_state=0, **parameters).fit(X)
+
+
+@pytest.mark.parametrize("heavy", [1e3, 1e6, 1e100, 1e300])
+@pytest.mark.parametrize("contamination", ["auto", 0.1])
+def test_weights_that_concentrate_leave_a_detector(heavy, contamination):
+    X = np.random.default_rng(0).standard_normal((50, 4))
+    for place in range(0, 50, 7):
+        weights = np.ones(50)
+        weights[place] = heavy
+        detector = AutoencoderOutlierDetector(contamination=contamination, random_state=0)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "contamination=.* would need", UserWarning)
+            detector.fit(X, sample_weight=weights)
+        assert np.all(np.isfinite(detector.training_scores_))
+        assert_array_equal(detector.predict(np.full((1, 4), 50.0)), [-1])
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+@pytest.mark.parametrize("estimator", [None, SMALL_AE, PCA(2), decomposition.PCA(2)], ids=repr)
+@pytest.mark.parametrize("size", [1e30, 1e160, 1.7e308])
+def test_huge_rows_are_outliers(X, estimator, size):
+    detector = AutoencoderOutlierDetector(estimator, random_state=0).fit(X.to_numpy())
+    rows = np.array([np.full(4, size), np.full(4, -size), [5.0, size, 4.0, 1.0]])
+    assert_array_equal(detector.predict(rows), [-1, -1, -1])
+    assert_allclose(detector.p_values(rows), 1 / 31)
+
+
+@pytest.mark.parametrize("n_rows", [3, 4, 5, 10])
+def test_tables_of_few_rows(n_rows):
+    X = np.random.default_rng(0).standard_normal((n_rows, 2))
+    detector = AutoencoderOutlierDetector(random_state=0).fit(X)
+    assert np.all(np.isfinite(detector.training_scores_))
+    assert_array_equal(detector.predict([[50.0, 50.0]]), [-1])
+
+
+# What fit does once, and what fit_predict asks.
+
+
+@pytest.mark.parametrize(
+    ("parameters", "n_scored"),
+    [({}, 100), ({"contamination": 0.1}, 100), ({"cross_fit": True}, 200)],
+)
+def test_fit_scores_a_row_once_with_each_model(parameters, n_scored):
+    scored = []
+
+    class Counting(DistanceFromTheMean):
+        def score_samples(self, X):
+            scored.extend((id(self), *row) for row in X)
+            return super().score_samples(X)
+
+    X = np.random.default_rng(0).standard_normal((100, 2))
+    AutoencoderOutlierDetector(Counting(), random_state=0, **parameters).fit(X)
+    assert len(scored) == len(set(scored)) == n_scored
+
+
+def test_fit_predict_says_what_auto_is_not_made_for():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.standard_normal((270, 4)), rng.uniform(-5, 5, (30, 4))])
+    is_outlier = np.arange(300) >= 270
+    with pytest.warns(UserWarning, match="Set contamination to the share to look for"):
+        labels = AutoencoderOutlierDetector(random_state=0).fit_predict(X)
+    assert_array_equal(labels, AutoencoderOutlierDetector(random_state=0).fit(X).predict(X))
+    found = AutoencoderOutlierDetector(contamination=0.1, random_state=0).fit_predict(X) == -1
+    assert np.mean(found[is_outlier]) > 0.2 + np.mean(labels[is_outlier] == -1)
+    weights = np.where(is_outlier, 1e-6, 1.0)
+    detector = AutoencoderOutlierDetector(PCA(2), contamination=0.01)
+    labels = detector.fit_predict(X, sample_weight=weights)
+    assert_array_equal(labels, detector.fit(X, sample_weight=weights).predict(X))
+
+
+# Messages.
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda X: X.assign(**{"sepal width": np.nan}), "Input X contains NaN"),
+        (lambda X: X.assign(**{"sepal width": np.inf}), "Input X contains infinity"),
+        (lambda X: X.assign(**{"sepal width": "wide"}), "sepal width"),
+        (lambda X: X.iloc[:, :3], "feature names"),
+        (lambda X: X.to_numpy()[:, :3], "3 features"),
+        (lambda X: X.to_numpy()[:, 0], "1D array"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
+def test_errors_of_the_default_model_name_the_class_that_was_typed(X, spoil, message):
+    detector = AutoencoderOutlierDetector(random_state=0).fit(X)
+    calls = [detector.predict, detector.p_values, detector.explain]
+    if "feature" not in message:
+        calls.append(AutoencoderOutlierDetector(random_state=0).fit)
+    for call in calls:
+        with pytest.raises(ValueError, match=message) as raised:
+            call(spoil(X))
+        assert "DenoisingEnsemble" not in str(raised.value)
+
+
+def test_the_default_model_leaves_threads_alone_and_takes_one(monkeypatch, X):
+    seen = set()
+
+    def noted(function):
+        def note(*arguments):
+            seen.add(torch.get_num_threads())
+            return function(*arguments)
+
+        return note
+
+    monkeypatch.setattr(Experts, "loss", noted(Experts.loss))
+    monkeypatch.setattr(Experts, "squared_distances", noted(Experts.squared_distances))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        AutoencoderOutlierDetector(random_state=0).fit(X).predict(X)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {1}
+
+
+# What a fitted detector keeps.
+
+
+TABLES = {
+    "array": lambda X: X.to_numpy(),
+    "float32": lambda X: X.to_numpy(np.float32),
+    "list": lambda X: X.to_numpy().tolist(),
+    "pandas": lambda X: X,
+    "polars": lambda X: pl.DataFrame(X.to_dict("series")),
+    "nullable": lambda X: X.astype("Float64"),
+    "nullable integers": lambda X: (10 * X).round().astype("Int64"),
+    "narrow nullable": lambda X: X.astype("Float32"),
+    "Arrow": lambda X: X.convert_dtypes(dtype_backend="pyarrow"),
+    "narrow Arrow": lambda X: X.astype("float[pyarrow]"),
+    "narrow polars": lambda X: pl.DataFrame(X.astype(np.float32).to_dict("series")),
+    "Arrow table": lambda X: pa.Table.from_pandas(X),
+    "narrow Arrow table": lambda X: pa.Table.from_pandas(X.astype(np.float32)),
+    "tensor": lambda X: torch.tensor(X.to_numpy(np.float32)),
+    "booleans": lambda X: X.mean() < X,
+    "names that are numbers": lambda X: X.set_axis(range(4), axis=1),
+    "sparse": lambda X: sparse.csr_array(X.to_numpy()),
+}
+
+
+@pytest.mark.parametrize("container", TABLES)
+@pytest.mark.parametrize(
+    "estimator",
+    [None, SMALL_AE, PCA(2), decomposition.PCA(1), GaussianMixture(1)],
+    ids=["default", "autoencoder", "PCA", "PCA of scikit-learn", "sampled"],
+)
+def test_files_hold_arrays_whatever_was_fitted_to(X, container, estimator):
+    if container == "sparse" and not isinstance(estimator, PCA | AutoencoderTransformer):
+        return  # they do not take sparse rows
+    table = TABLES[container](X)
+    detector = AutoencoderOutlierDetector(estimator, random_state=0).fit(table)
+    data = skops.io.dumps(detector)
+    types = skops.io.get_untrusted_types(data=data)
+    if not isinstance(estimator, GaussianMixture):
+        assert [name for name in types if not name.startswith("skae.")] == []
+    loaded = skops.io.loads(data, trusted=types)
+    rows = table[:4]
+    explanation = detector.explain(rows)
+    assert_array_equal(loaded.explain(rows), explanation)
+    assert_array_equal(pickle.loads(pickle.dumps(detector)).explain(rows), explanation)
+    assert {dtype.kind for dtype in explanation.dtypes} == {"f"}
+    assert_allclose(explanation.sum(axis=1), -detector.score_samples(rows), rtol=1e-5)
+    if not isinstance(estimator, GaussianMixture):
+        _, expected = detector.explain(rows, expected=True)
+        assert {dtype.kind for dtype in expected.dtypes} == {"f"}
+
+
+def test_columns_of_any_kind_go_through_files_and_back():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "number": rng.standard_normal(60),
+            "kind": pd.Categorical(rng.choice(["a", "b"], 60)),
+            "text": rng.choice(["x", "y"], 60),
+            "day": pd.date_range("2020-01-01", periods=60, tz="Europe/Paris"),
+            "hour": pd.date_range("2020-01-01", periods=60, freq="h"),
+            "count": pd.array(rng.integers(0, 9, 60), dtype="Int64"),
+            "flag": rng.random(60) < 0.5,
+        }
+    )
+
+    def to_numbers(frame):
+        assert frame["day"].dt.tz is not None
+        return np.column_stack(
+            [
+                frame["number"],
+                frame["kind"] == "a",
+                frame["text"] == "x",
+                frame["day"].dt.day_of_year,
+                frame["hour"].dt.hour,
+                frame["count"].astype(float),
+                frame["flag"],
+            ]
+        ).astype(float)
+
+    model = make_pipeline(FunctionTransformer(to_numbers), GaussianMixture(1, reg_covar=1e-3))
+    detector = AutoencoderOutlierDetector(model, random_state=0).fit(frame)
+    contributions = detector.explain(frame[:3])
+    assert_allclose(contributions.sum(axis=1), -detector.score_samples(frame[:3]), rtol=1e-7)
+    for values, name in zip(detector._background, frame.columns, strict=True):
+        assert isinstance(values, np.ndarray)
+        assert set(pd.Series(values, dtype=frame[name].dtype)) <= set(frame[name])
 
 
 # Explanation.
@@ -850,7 +1292,7 @@ def test_bad_weights(X, weights, message):
 
 
 @pytest.mark.parametrize(
-    "method", ["predict", "score_samples", "decision_function", "p_values", "explain"]
+    "method", ["predict", "score_samples", "decision_function", "p_values", "select", "explain"]
 )
 def test_methods_need_a_fit(X, method):
     with pytest.raises(NotFittedError, match="not fitted yet"):
