@@ -18,6 +18,7 @@ FLOORS = [
         "_linalg",
         "_losses",
         "_moments",
+        "_persistence",
         "_recording",
         "_rollback",
         "_solvers",
