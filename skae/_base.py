@@ -14,10 +14,11 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.callback import with_callbacks
-from sklearn.utils import Tags, check_array
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skae._checks import check_autoencoder, resolve_output_activation, validate_training_data
 from skae._decomposition import LinearCode, linear_code
 from skae._device import (
     CPU,
@@ -38,7 +39,6 @@ from skae._sklearn_compat import (
     Interval,
     RealNotInt,
     StrOptions,
-    _check_sample_weight,
 )
 from skae._solvers import SOLVERS
 from skae._training import (
@@ -55,12 +55,7 @@ from skae._training import (
     train,
     train_epoch,
 )
-from skae._validation import (
-    check_autoencoder,
-    resolve_output_activation,
-    validate_table,
-    validate_training_data,
-)
+from skae._validation import validate_codes, validate_table, validate_weights
 from skae.networks._dense import (
     ACTIVATIONS,
     OUTPUT_ACTIVATIONS,
@@ -197,14 +192,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         X_decoded : ndarray of shape (n_samples, `n_features_in_`)
             Reconstructions, in the dtype of X.
         """
-        check_is_fitted(self)
-        codes = check_array(X, dtype=FLOATS, estimator=self)
-        if codes.shape[1] != self.n_components_:
-            raise ValueError(
-                f"X has {codes.shape[1]} columns, but the codes of {type(self).__name__} have "
-                f"n_components_={self.n_components_}; pass what transform returns."
-            )
-        return self._apply("decode", codes)
+        return self._apply("decode", validate_codes(self, X))
 
     def reconstruct(self, X: ArrayLike) -> np.ndarray:
         """Encode and decode the rows of X.
@@ -276,9 +264,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         scores = self.score_samples(X)
         weights = None
         if sample_weight is not None:
-            weights = _check_sample_weight(
-                sample_weight, scores[:, np.newaxis], ensure_non_negative=True
-            )
+            weights = validate_weights(sample_weight, scores[:, np.newaxis])
         return float(np.average(scores, weights=weights))
 
     def expected(self, X: ArrayLike) -> np.ndarray:

@@ -38,7 +38,9 @@ from skae._moments import (
     project_on_rows,
     threads_of_blas,
 )
+from skae._validation import float_dtype
 
+# Rows of this many bytes are projected at a time, so that centring them stays in the cache.
 _PROJECTION_BYTES = 4 << 20
 # Variances below this share of the largest one are computed again from the data projected on
 # their axes. The matrix gives them to fewer than six digits; float32 products, to one.
@@ -422,11 +424,6 @@ def _n_eigenpairs(problem: Problem) -> int:
 def _is_in_range(trace: float, precision: np.dtype) -> bool:
     """Whether the squares of the data were neither too large nor too small for the precision."""
     return isfinite(trace) and (precision == np.float64 or trace > 1e-20)
-
-
-def float_dtype(X: Any) -> np.dtype:
-    """Dtype of the results; float64 for the integers of a memory map."""
-    return X.dtype if X.dtype.kind == "f" else np.dtype(np.float64)
 
 
 def _relative_noise(precision: np.dtype, n_terms: int) -> float:

@@ -33,9 +33,9 @@ from skae._random import generator, normal_like, private_random_numbers, uniform
 from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
 from skae._rows import DenseTable, Rows, in_batches
-from skae._sklearn_compat import Interval, _check_sample_weight
+from skae._sklearn_compat import Interval
 from skae._training import Progress, Settings, TrainableModule, train
-from skae._validation import validate_table
+from skae._validation import float_dtype, validate_table, validate_weights
 
 # Rows that others are compared with. More of them cost time in proportion and change little.
 N_REFERENCES = 2048
@@ -439,6 +439,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
     _n_steps: ClassVar[int] = 500
     """Steps of the training, if that is not less than one pass over the data."""
 
+    _public_name: ClassVar[str] = "AutoencoderOutlierDetector"  # in messages
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
@@ -578,7 +579,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
         X = validate_table(self, X, dtype=np.float64, ensure_min_samples=2)
         if sample_weight is None:
             return X, None
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weights = validate_weights(sample_weight, X)
         weights = weights / (weights.max() or 1.0)  # squares of huge ones would overflow
         kept = weights > 0.0
         n_rows = np.count_nonzero(kept)
@@ -594,7 +595,7 @@ class DenoisingEnsemble(CallbackSupportMixin, BaseEstimator):
 
     def _apply(self, method: str, X: np.ndarray) -> np.ndarray:
         """Apply a method of the fitted experts to rows, in their dtype."""
-        device, dtype = torch.device(self.device_), TORCH_DTYPE[X.dtype.name]
+        device, dtype = torch.device(self.device_), TORCH_DTYPE[float_dtype(X).name]
         if not is_available(device) or device.type == "mps":
             device = CPU  # distances are compared in float64
         sizes = (self.n_estimators, *self._state["axes"].shape)

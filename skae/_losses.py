@@ -320,7 +320,7 @@ def check_support(
         return
     smallest, largest = feature_ranges(X)
     # Scalers return the ends of an interval up to rounding.
-    rounding = 4 * np.finfo(X.dtype).eps
+    rounding = 4 * np.finfo(X.dtype if X.dtype.kind == "f" else np.float64).eps
     outside = (smallest < low - rounding) | (largest > high + rounding)
     if outside.any():
         column = int(outside.argmax())

@@ -27,6 +27,7 @@ from skae._persistence import load_weights, reading, with_versions
 from skae._random import private_random_numbers
 from skae._reporting import EpochReporter
 from skae._rows import in_batches
+from skae._validation import float_dtype
 
 
 class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimator, ABC):
@@ -96,7 +97,7 @@ class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimato
 
     def _apply(self, method: str, X: Any, *arguments: Any) -> np.ndarray:
         """Apply a method of the fitted module to rows, in their dtype."""
-        device, dtype = torch.device(self.device_), TORCH_DTYPE[X.dtype.name]
+        device, dtype = torch.device(self.device_), TORCH_DTYPE[float_dtype(X).name]
         in_float64 = self._needs_float64 or dtype == torch.float64
         if not is_available(device) or (device.type == "mps" and in_float64):
             device = CPU

@@ -38,11 +38,10 @@ from skae._sklearn_compat import (
     HasMethods,
     Interval,
     StrOptions,
-    _check_sample_weight,
     _num_samples,
     _safe_indexing,
 )
-from skae._validation import validate_table
+from skae._validation import native_table, validate_table, validate_weights
 
 FLOATS = (np.float64, np.float32)
 
@@ -369,15 +368,13 @@ class AutoencoderOutlierDetector(
             The fitted detector.
         """
         self._check_parameters()
-        (X,) = indexable(X)
+        (X,) = indexable(native_table(X))
         weights = None
         with unchanged_on_failure(self):
             if self.estimator is None:
                 self._validate(X, reset=True)
             if sample_weight is not None:
-                weights = _check_sample_weight(
-                    sample_weight, X, dtype=np.float64, ensure_non_negative=True
-                )
+                weights = validate_weights(sample_weight, X)
                 if not weights.all():
                     X, weights = _safe_indexing(X, np.flatnonzero(weights)), weights[weights > 0.0]
             self._fit(X, weights)

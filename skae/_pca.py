@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, check_array
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from skae._decomposition import (
@@ -33,10 +33,9 @@ from skae._sklearn_compat import (
     Interval,
     RealNotInt,
     StrOptions,
-    _check_sample_weight,
     validate_parameter_constraints,
 )
-from skae._validation import validate_table
+from skae._validation import validate_codes, validate_table, validate_weights
 
 _FLOAT_DTYPES = [np.float64, np.float32]
 _SPARSE_SOLVERS = ("arpack", "covariance_eigh", "gram_eigh")
@@ -426,12 +425,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         X_original : ndarray of shape (n_samples, n_features)
             The points of the principal subspace that have these components, in the dtype of X.
         """
-        check_is_fitted(self)
-        X = check_array(X, input_name="X", dtype=_FLOAT_DTYPES)
-        if X.shape[1] != self.n_components_:
-            raise ValueError(
-                f"X has {X.shape[1]} columns, but this PCA has {self.n_components_} components."
-            )
+        X = validate_codes(self, X)
         axes = self.components_
         if self.whiten:
             axes = np.sqrt(self.explained_variance_)[:, np.newaxis] * axes
@@ -510,7 +504,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             squared_distances[rows] += np.einsum("ij,ij->i", rest, rest) / noise
         log_determinant = np.log(variances).sum() + (n_features - n_components) * log(noise)
         log_density = -0.5 * (squared_distances + n_features * log(2.0 * pi) + log_determinant)
-        return log_density.astype(X.dtype, copy=False)
+        return log_density.astype(float_dtype(X), copy=False)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-density of the rows.
@@ -531,7 +525,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         """
         log_density = self.score_samples(X)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+            sample_weight = validate_weights(sample_weight, X)
         return float(np.average(log_density, weights=sample_weight))
 
     def contributions(self, X: Any) -> np.ndarray:
@@ -596,13 +590,13 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
     def _fit(self, X: Any, sample_weight: Any) -> Any:
         """Fit, and return the validated data."""
         self._check_parameters()
-        if sparse.issparse(X) and self.svd_solver not in ("auto", *_SPARSE_SOLVERS):
-            raise TypeError(
-                f"svd_solver={self.svd_solver!r} would need the sparse X as a dense array; use "
-                f"'auto' or one of {', '.join(map(repr, _SPARSE_SOLVERS))}."
-            )
         with unchanged_on_failure(self):
             X, sample_weight = self._validate(X, sample_weight, reset=True)
+            if sparse.issparse(X) and self.svd_solver not in ("auto", *_SPARSE_SOLVERS):
+                raise TypeError(
+                    f"svd_solver={self.svd_solver!r} would need the sparse X as a dense array; use "
+                    f"'auto' or one of {', '.join(map(repr, _SPARSE_SOLVERS))}."
+                )
             self._solve(X, sample_weight)
         return X
 
@@ -631,9 +625,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             X = X.copy()
             X.sum_duplicates()
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
+            sample_weight = validate_weights(sample_weight, X)
         return X, sample_weight
 
     def _resolve_device(self, X: Any) -> torch.device:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skae._device import CPU, available_memory, is_memory_mapped, to_tensor
 from skae._random import permutation
+from skae._validation import float_dtype
 
 # Rows that go through the network together at inference: enough to keep a core busy, few enough
 # that the widest layer stays in its cache.
@@ -323,7 +324,8 @@ def to_table(table: Any) -> Table:
     if is_memory_mapped(table) and 4 * table.size > MAX_COPIED_BYTES:
         return MappedTable(table)
     # Sums depend on the order in memory, and a fit must not.
-    return DenseTable(to_tensor(table, CPU, torch.float32).contiguous())
+    floats = table if table.dtype.kind == "f" else table.astype(np.float32)
+    return DenseTable(to_tensor(floats, CPU, torch.float32).contiguous())
 
 
 def to_rows(X: Any, X_clean: Any, weights: np.ndarray | None) -> Rows:
@@ -372,7 +374,11 @@ def in_batches(function: Callable[[Tensor], Tensor], X: Any, device: torch.devic
     with torch.inference_mode():
         for start in range(0, n_rows, INFERENCE_BATCH_SIZE):
             batch = X[start : start + INFERENCE_BATCH_SIZE]
-            batch = batch.toarray() if sparse.issparse(batch) else np.ascontiguousarray(batch)
+            batch = (
+                batch.toarray()
+                if sparse.issparse(batch)
+                else np.ascontiguousarray(batch, float_dtype(X))
+            )
             result = function(to_tensor(batch, device)).cpu().numpy()
             if n_rows <= INFERENCE_BATCH_SIZE:
                 return result

@@ -12,13 +12,19 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils._plotting import _validate_style_kwargs
 from sklearn.utils.parallel import _get_threadpool_controller
-from sklearn.utils.validation import _check_sample_weight, _get_feature_names, _num_samples
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_sample_weight,
+    _get_feature_names,
+    _num_samples,
+)
 
 __all__ = [
     "HasMethods",
     "Interval",
     "RealNotInt",
     "StrOptions",
+    "_check_feature_names",
     "_check_sample_weight",
     "_get_feature_names",
     "_get_threadpool_controller",

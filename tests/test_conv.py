@@ -254,3 +254,16 @@ def test_a_callable_with_any_two_modules(digits):
 def test_a_wrong_shape_is_an_error_that_prints_both(digits, network, message):
     with pytest.raises(ValueError, match=message):
         AutoencoderTransformer(4, network=network).fit(digits)
+
+
+@pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (4, 9, 8)])
+def test_shapes_with_the_colours_first_are_questioned(image_shape):
+    colours, height, width = image_shape
+    advice = rf"moveaxis.*image_shape=\({height}, {width}, {colours}\)"
+    with pytest.warns(UserWarning, match=advice):
+        Conv2dNetwork(image_shape)(prod(image_shape), 2)
+
+
+@pytest.mark.parametrize("image_shape", [(3, 32), (32, 32, 3), (3, 9, 3), (3, 8, 4), (8, 8, 16)])
+def test_other_shapes_are_not_questioned(image_shape):
+    Conv2dNetwork(image_shape, ())(prod(image_shape), 2)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from math import prod
 from numbers import Integral
 from typing import ClassVar
+from warnings import warn
 
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
@@ -146,7 +147,8 @@ class Conv2dNetwork(DocumentationLinkMixin, BaseEstimator):
     image_shape : tuple of int
         Height and width of grey images, or height, width and number of colours. A row of X is one
         image in scikit-learn's order, ``image.reshape(-1)`` of an array of this shape: line by
-        line from the top, each from left to right, and the colours of a pixel side by side.
+        line from the top, each from left to right, and the colours of a pixel side by side. A
+        shape that looks as if the colours came first, such as ``(3, 32, 32)``, gives a warning.
     channels : int or sequence of int, default=(16, 8)
         Channels after each stage of the encoder; there are as many stages as channels. Each has
         to find a height or width above one. With ``()`` only the dense layer is left.
@@ -231,6 +233,14 @@ class Conv2dNetwork(DocumentationLinkMixin, BaseEstimator):
         check_odd(self.kernel_size)
         image_shape = row_shape("image_shape", self.image_shape, IMAGE_AXES, n_features)
         height, width, colours = (*image_shape, 1)[:3]
+        if height in (1, 3, 4) and colours > 4:
+            warn(
+                f"image_shape={self.image_shape!r} is read as (height, width, colours): {height} "
+                f"rows of {width} pixels with {colours} colours each. If it has the colours first, "
+                "as images of Torch have, move them to the end before images become rows, "
+                f"numpy.moveaxis(images, 1, -1), and use image_shape={(width, colours, height)}.",
+                stacklevel=2,
+            )
         return convolutional_network(
             (height, width, colours),
             n_components,

@@ -1,0 +1,146 @@
+"""Checks of an autoencoder: its parameters together, and the tables that it is trained on."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+import numpy as np
+
+from skae._device import FLOATS, resolve_device
+from skae._losses import LOSSES, check_support
+from skae._sklearn_compat import _get_feature_names
+from skae._validation import read_table, validate_table, validate_weights
+
+
+def validate_training_data(
+    estimator: Any,
+    X: Any,
+    X_clean: Any,
+    sample_weight: Any,
+    *,
+    reset: bool,
+    min_rows: int,
+    suffix: str = "",
+) -> tuple[Any, Any, np.ndarray | None]:
+    """Check what an autoencoder is trained on: rows, clean rows if there are any, and weights.
+
+    Parameters
+    ----------
+    estimator : BaseAutoencoder
+    X, X_clean, sample_weight : array-like or None
+        What `fit` was given.
+    reset : bool
+        Whether these rows say what the columns are, or an earlier fit has.
+    min_rows : int
+        Rows of positive weight that are needed.
+    suffix : str
+        What follows the names of the tables in errors.
+
+    Returns
+    -------
+    X, X_clean : ndarray or sparse matrix of float32 or float64
+    sample_weight : ndarray of float64 or None
+    """
+    X = validate_table(
+        estimator, X, accept_sparse="csr", dtype=FLOATS, reset=reset, ensure_min_samples=min_rows
+    )
+    names = getattr(estimator, "feature_names_in_", None)
+    if X_clean is None:
+        check_support(X, estimator.loss, names, table=f"X{suffix}")
+    else:
+        X_clean = validate_clean_rows(estimator, X_clean, X, names, suffix)
+    if sample_weight is None:
+        return X, X_clean, None
+    weights = validate_weights(sample_weight, X)
+    n_rows = np.count_nonzero(weights)
+    if n_rows < min_rows:
+        raise ValueError(
+            f"sample_weight{suffix} leaves {n_rows} row of positive weight; at least {min_rows} "
+            "are needed."
+        )
+    return X, X_clean, weights
+
+
+def validate_clean_rows(estimator: Any, X_clean: Any, X: Any, names: Any, suffix: str) -> Any:
+    """Check that row i of X_clean can be what row i of X is to become."""
+    name = f"X_clean{suffix}"
+    clean_names = _get_feature_names(X_clean)
+    X_clean = read_table(X_clean, estimator, table=name, accept_sparse="csr")
+    if X_clean.shape != X.shape:
+        raise ValueError(
+            f"{name} has shape {X_clean.shape} and X{suffix} has shape {X.shape}; row i of {name} "
+            f"is what row i of X{suffix} is to become."
+        )
+    if names is not None and clean_names is not None and list(clean_names) != list(names):
+        raise ValueError(
+            f"{name} has columns {list(clean_names)} and X{suffix} has columns {list(names)}; give "
+            "both the same columns in the same order."
+        )
+    check_support(X_clean, estimator.loss, names, table=name)
+    return X_clean
+
+
+def check_autoencoder(estimator: Any) -> None:
+    """Raise a ValueError for parameters of an autoencoder that do not go together."""
+    if isinstance(estimator.n_components, bool):
+        raise ValueError(
+            f"n_components={estimator.n_components} is a bool; use a number of components, or a "
+            "share of variance between 0 and 1."
+        )
+    loss = LOSSES[estimator.loss]
+    if loss.on_logits and estimator.output_activation not in ("auto", loss.output_activation):
+        raise ValueError(
+            f"output_activation={estimator.output_activation!r} does not go with loss="
+            f"{estimator.loss!r}, which needs {loss.output_activation!r}; use "
+            "output_activation='auto'."
+        )
+    if estimator.network is not None:
+        check_network_alone(estimator)
+    elif estimator.init == "pca":
+        check_anchor(estimator)
+    resolve_device(estimator.device, large=False)  # a wrong name is known before any work
+
+
+def check_network_alone(estimator: Any) -> None:
+    """With an architecture of its own, parameters of the dense network have no meaning."""
+    defaults = signature(type(estimator)).parameters
+    names = ("hidden_layer_sizes", "activation", "dropout", "tied_weights", "use_bias")
+    for name in (*names, "pretrain_iter"):
+        if name not in defaults:
+            continue
+        value = getattr(estimator, name)
+        if not np.array_equal(value, defaults[name].default):
+            raise ValueError(
+                f"{name}={value!r} is a parameter of the dense network and has no effect on "
+                f"network={estimator.network!r}; set it on the network, if that has it, and leave "
+                f"the estimator's at {defaults[name].default!r}."
+            )
+
+
+def check_anchor(estimator: Any) -> None:
+    """Raise a ValueError where a network cannot start at PCA."""
+    output_activation = resolve_output_activation(estimator)
+    if output_activation not in ("identity", "logistic", "exponential"):
+        raise ValueError(
+            f"init='pca' starts at a linear reconstruction, which output_activation="
+            f"{output_activation!r} cannot give; use init='random'."
+        )
+    if output_activation != "identity" and estimator.tied_weights:
+        raise ValueError(
+            "tied_weights=True with init='pca' needs the output activation 'identity', not "
+            f"{output_activation!r}, where the decoder's slope is not the encoder's; use "
+            "init='random'."
+        )
+    if estimator.pretrain_iter > 0:
+        raise ValueError(
+            f"pretrain_iter={estimator.pretrain_iter} finds initial weights, and so does "
+            "init='pca'; use init='random' or pretrain_iter=0."
+        )
+
+
+def resolve_output_activation(estimator: Any) -> str:
+    """Give the activation of the reconstruction that "auto" stands for."""
+    if estimator.output_activation == "auto":
+        return LOSSES[estimator.loss].output_activation
+    return estimator.output_activation
