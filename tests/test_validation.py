@@ -25,8 +25,8 @@ from skae import (
     AutoencoderTransformer,
     DenoisingAutoencoder,
     VAETransformer,
-    _recipe,
 )
+from skae._denoising_ensemble import DenoisingEnsemble
 from skae._validation import check_finite, validate_codes, validate_table, validate_weights
 
 AUTOENCODER = AutoencoderTransformer(1, hidden_layer_sizes=(3,), max_iter=1, random_state=0)
@@ -404,7 +404,7 @@ def test_scikit_learns_switch_for_finite_data_is_kept():
 
 @pytest.mark.parametrize("table", ["NaN", "dates", "3-D", "columns", "names"])
 def test_the_default_detector_speaks_under_its_own_name(monkeypatch, table):
-    monkeypatch.setattr(_recipe, "N_STEPS", 2)
+    monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 2)
     X = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["a", "b"])
     detector = AutoencoderOutlierDetector(random_state=0).fit(X)
     rows = {
@@ -627,7 +627,7 @@ def integer_map(path, n_rows, n_columns, dtype):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.int64])
 @pytest.mark.parametrize("name", BY_BLOCKS)
 def test_integers_are_the_same_numbers_as_floats(monkeypatch, tmp_path, name, dtype):
-    monkeypatch.setattr(_recipe, "N_STEPS", 2)
+    monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 2)
     mapped = integer_map(tmp_path, 200, 3, dtype)
     floats = np.array(mapped, dtype=np.float64)
     estimator, desired = clone(BY_BLOCKS[name]).fit(mapped), clone(BY_BLOCKS[name]).fit(floats)

@@ -106,7 +106,8 @@ def states_of(
     """
     precision: AbstractContextManager = nullcontext()
     place = inputs.device.type
-    if torch.is_autocast_enabled(place) and not has_bf16_recurrences(inputs.device):
+    is_lowered = place != "meta" and torch.is_autocast_enabled(place)
+    if is_lowered and not has_bf16_recurrences(inputs.device):
         precision = torch.autocast(place, enabled=False)
         inputs = inputs.float()
         first_state = None if first_state is None else first_state.float()
