@@ -596,7 +596,12 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         step_size = self.batch_size * count_weights(module)
         return resolve_device(self.device, large=step_size >= LARGE_STEP)
 
+    def _threads_to_apply(self, shape: tuple[int, int]) -> int | None:
+        # A step multiplies by each weight three times, and this once.
+        return self._n_threads(self.module_, shape[0] // 3)
+
     def _n_threads(self, module: nn.Module, n_rows: int) -> int | None:
+        """Choose the threads for steps of so many rows, None for as many as there are."""
         # The weights of other networks say little about their work: a convolution uses each many
         # times.
         small = self.network is None and n_rows * count_weights(module) < PARALLEL_STEP

@@ -51,8 +51,8 @@ class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimato
         """Build the fitted module without its weights, from what else `fit` has left."""
 
     @abstractmethod
-    def _n_threads(self, module: nn.Module, n_rows: int) -> int | None:
-        """Choose the threads for steps of so many rows, None for as many as there are."""
+    def _threads_to_apply(self, shape: tuple[int, int]) -> int | None:
+        """Choose the threads for a table of this shape, None for as many as there are."""
 
     def _draw_seeds(self, *more: int) -> tuple[int, int]:
         """Seeds for building and for training."""
@@ -102,11 +102,10 @@ class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimato
         if not is_available(device) or (device.type == "mps" and in_float64):
             device = CPU
         module = self.module_
-        if device != CPU or dtype != torch.float32:
+        if device != CPU or in_float64:
             module = copy_to(module, device, dtype)
         function = getattr(module, method)
-        # A step multiplies by each weight three times, and this once.
-        with plain_arithmetic(device), threads(self._n_threads(module, X.shape[0] // 3)):
+        with plain_arithmetic(device), threads(self._threads_to_apply(X.shape)):
             return in_batches(lambda batch: function(batch, *arguments), X, device)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import copy
 import pickle
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from skae._denoising_ensemble import (
     DenoisingEnsemble,
     Experts,
+    ledoit_wolf_shrinkage,
     neighbor_distances,
     numbers_of_neighbors,
     sample,
@@ -74,6 +76,15 @@ def test_third_view_is_decorrelated_with_the_shrunk_covariance():
     np.testing.assert_allclose(root, root.T, atol=1e-8)
 
 
+@pytest.mark.parametrize("shape", [(300, 6), (30, 6), (20, 50), (1000, 1)])
+def test_shrinkage_is_that_of_scikit_learn(shape):
+    rng = np.random.default_rng(0)
+    X = rng.standard_t(4, shape) * rng.lognormal(size=shape[1])
+    variances = np.square(np.linalg.svd(X, compute_uv=False)) / len(X)
+    desired = LedoitWolf(assume_centered=True).fit(X).shrinkage_
+    np.testing.assert_allclose(ledoit_wolf_shrinkage(X, variances), desired, rtol=1e-9, atol=1e-12)
+
+
 def test_wide_tables_are_decorrelated_as_well():
     X = StandardScaler().fit_transform(np.random.default_rng(0).normal(size=(20, 50)))
     covariance = LedoitWolf(assume_centered=True).fit(X).covariance_
@@ -100,13 +111,12 @@ def test_rows_are_drawn_in_proportion_to_their_weights():
 
 
 def test_evidence_is_that_of_a_normal_tail_of_log_distances(ensemble, X):
-    module = Experts(2, 4, len(X), 4).double()
-    module.load_state_dict({name: torch.from_numpy(a) for name, a in ensemble._state.items()})
+    module = copy.deepcopy(ensemble.module_).double()
     with torch.no_grad():
         z = module.standardize(torch.from_numpy(X))
         distances = module.squared_distances(z).sum(dim=2).numpy()
     floor, mean, spread = (
-        ensemble._state[name].astype(np.float64)[:, None]
+        getattr(ensemble.module_, name).double().numpy()[:, None]
         for name in ("floor", "log_mean", "log_spread")
     )
     evidence = -norm.logsf((np.log(distances + floor) - mean) / spread)

@@ -106,8 +106,7 @@ def states_of(
     """
     precision: AbstractContextManager = nullcontext()
     place = inputs.device.type
-    is_lowered = place != "meta" and torch.is_autocast_enabled(place)
-    if is_lowered and not has_bf16_recurrences(inputs.device):
+    if not has_bf16_recurrences(inputs.device) and torch.is_autocast_enabled(place):
         precision = torch.autocast(place, enabled=False)
         inputs = inputs.float()
         first_state = None if first_state is None else first_state.float()
