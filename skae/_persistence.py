@@ -178,7 +178,7 @@ def load_weights(module: nn.Module, weights: Any) -> nn.Module:
     ValueError
         If names, shapes or dtypes are not those of the module.
     """
-    wanted = module.state_dict()
+    wanted, parameters = module.state_dict(), dict(module.named_parameters())
     if not isinstance(weights, Mapping) or weights.keys() != wanted.keys():
         found = set(weights) if isinstance(weights, Mapping) else set()
         raise ValueError(
@@ -193,7 +193,9 @@ def load_weights(module: nn.Module, weights: Any) -> nn.Module:
                 f"the weights {name} have shape {np.shape(array)} instead of {tuple(tensor.shape)}"
             )
         tensors[name] = to_tensor(array, CPU)
-        if tensors[name].dtype != tensor.dtype:
+        # Constants may be more precise than what is trained.
+        is_exact = name not in parameters and tensors[name].is_floating_point()
+        if tensors[name].dtype != tensor.dtype and not (is_exact and tensor.is_floating_point()):
             raise ValueError(f"the weights {name} are {array.dtype} instead of {tensor.dtype}")
     module.load_state_dict(tensors, assign=True)
     return module.eval()

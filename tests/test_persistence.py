@@ -100,9 +100,7 @@ def test_files_of_the_same_version_load_in_silence(fitted, way):
 def test_files_of_another_version_warn_as_those_of_scikit_learn_do(monkeypatch, fitted, way):
     dump, load = way
     data = saved_by(monkeypatch, fitted, dump, "0.0.9")
-    message = (
-        f"was saved by skae 0.0.9 .*, and this is skae {skae.__version__}"
-    )
+    message = f"was saved by skae 0.0.9 .*, and this is skae {skae.__version__}"
     with pytest.warns(InconsistentVersionWarning, match=message) as caught:
         loaded = load(data)
     assert str(caught[-1].message).startswith(short_name(fitted))
