@@ -5,6 +5,7 @@ from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
 from skae._outliers import AutoencoderOutlierDetector, DenoisingEnsemble
 from skae._pca import PCA
+from skae._table import TableEncoder
 from skae._vae import VAETransformer
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "AutoencoderTransformer",
     "DenoisingAutoencoder",
     "PCA",
+    "TableEncoder",
     "VAETransformer",
 ]
 

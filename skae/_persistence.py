@@ -11,12 +11,12 @@ from warnings import warn
 
 import numpy as np
 import sklearn
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import InconsistentVersionWarning
 from torch import nn
 
 from skae._device import CPU, to_tensor
+from skae._torch_compat import TORCH_VERSION
 
 # Results of another Torch differ by rounding only, for files hold arrays: it is told, and no
 # reason for a warning.
@@ -56,7 +56,7 @@ def current_versions() -> dict[str, str]:
     return {
         "skae": sys.modules["skae"].__version__,
         "scikit-learn": sklearn.__version__,
-        "torch": str(torch.__version__),
+        "torch": TORCH_VERSION,
     }
 
 

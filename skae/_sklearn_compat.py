@@ -14,6 +14,7 @@ from sklearn.utils._plotting import _validate_style_kwargs
 from sklearn.utils.parallel import _get_threadpool_controller
 from sklearn.utils.validation import (
     _check_feature_names,
+    _check_feature_names_in,
     _check_sample_weight,
     _get_feature_names,
     _num_samples,
@@ -25,6 +26,7 @@ __all__ = [
     "RealNotInt",
     "StrOptions",
     "_check_feature_names",
+    "_check_feature_names_in",
     "_check_sample_weight",
     "_get_feature_names",
     "_get_threadpool_controller",
