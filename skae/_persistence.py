@@ -56,7 +56,7 @@ def current_versions() -> dict[str, str]:
     return {
         "skae": sys.modules["skae"].__version__,
         "scikit-learn": sklearn.__version__,
-        "torch": TORCH_VERSION,
+        "PyTorch": TORCH_VERSION,
     }
 
 

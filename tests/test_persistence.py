@@ -171,7 +171,7 @@ def test_a_file_that_another_version_cannot_read_says_which_one_can(monkeypatch,
 
     data = saved_as(monkeypatch, fitted, dump, later)
     message = (
-        r"cannot be read: .*gone.*It was saved by skae 9.9 \(scikit-learn .*, torch .*\), and this "
+        r"cannot be read: .*gone.*It was saved by skae 9.9 \(scikit-learn .*, PyTorch .*\), and this "
         r"is skae .*pip install skae==9.9"
     )
     with (
@@ -187,7 +187,7 @@ def test_a_file_that_another_version_cannot_read_says_which_one_can(monkeypatch,
 def changed_weight(change):
     def apply(state):
         weights = dict(state["_weights"])
-        name = next(iter(weights))
+        name = next(n for n, w in weights.items() if n.startswith("encoder") and w.ndim > 1)
         weights[name] = change(weights[name])
         return state | {"_weights": weights}
 
