@@ -1,8 +1,9 @@
 """Autoencoders and PCA for scikit-learn, on Torch."""
 
+from skae import networks
 from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
-from skae._outliers import AutoencoderOutlierDetector
+from skae._outliers import AutoencoderOutlierDetector, DenoisingEnsemble
 from skae._pca import PCA
 from skae._table import TableEncoder
 from skae._vae import VAETransformer
@@ -17,3 +18,13 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# Classes of this package that a file of skops may hold.
+TRUSTED_TYPES = sorted(
+    f"{cls.__module__}.{cls.__qualname__}"
+    for cls in (
+        *(globals()[name] for name in __all__),
+        *(getattr(networks, name) for name in networks.__all__),
+        DenoisingEnsemble,  # the model of the detector if none is given
+    )
+)

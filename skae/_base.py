@@ -553,6 +553,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
 
     def _build_empty(self) -> nn.Module:
         fitted = type(self)(**self._fitted_parameters)
+        fitted._validate_params()  # those of a file may be anything
         return fitted._build_module(self.n_features_in_, self.n_components_)
 
     def _resolve_device(self, module: TrainableModule) -> torch.device:

@@ -20,10 +20,10 @@ from skae._device import (
     copy_to,
     is_available,
     threads,
-    to_tensor,
     torch_at_work,
 )
 from skae._documentation import DocumentationLinkMixin
+from skae._persistence import load_weights, reading, with_versions
 from skae._random import private_random_numbers
 from skae._reporting import EpochReporter
 from skae._rows import in_batches
@@ -115,16 +115,14 @@ class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimato
         if "module_" in state:
             module = state.pop("module_")
             state["_weights"] = {name: w.numpy() for name, w in module.state_dict().items()}
-        return state
+        return with_versions(state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebuild the module around its weights."""
-        state = dict(state)
-        weights = state.pop("_weights", None)
-        super().__setstate__(state)
-        if weights is not None:
-            with torch.device("meta"):  # no memory, no random numbers
-                module = self._build_empty()
-            tensors = {name: to_tensor(array, CPU) for name, array in weights.items()}
-            module.load_state_dict(tensors, assign=True)
-            self.module_ = module.eval()
+        with reading(self, state) as state:
+            weights = state.pop("_weights", None)
+            super().__setstate__(state)
+            if weights is not None:
+                with torch.device("meta"):  # no memory, no random numbers
+                    module = self._build_empty()
+                self.module_ = load_weights(module, weights)

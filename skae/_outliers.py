@@ -33,6 +33,7 @@ from skae._explanation import (
     sampled_shapley_values,
     to_frame,
 )
+from skae._persistence import check_shapes, reading, with_versions
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
     HasMethods,
@@ -694,6 +695,16 @@ class AutoencoderOutlierDetector(
                 method_mapping=MethodMapping().add(caller="fit", callee="fit"),
             )
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return with_versions(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with reading(self, state) as state:
+            check_shapes(state, {"training_scores_": ("n",), "_training_weights": ("n",)})
+            if state.get("calibration_scores_") is not None:
+                check_shapes(state, {"calibration_scores_": ("n",), "_calibration_weights": ("n",)})
+            super().__setstate__(state)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

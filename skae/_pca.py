@@ -27,6 +27,7 @@ from skae._documentation import DocumentationLinkMixin
 from skae._explanation import conditional_means, gaussian_score_contributions
 from skae._linalg import minka_n_components, n_components_for_share, principal_axes
 from skae._moments import Moments, centred_rows, product_dtype_for, threads_of_blas
+from skae._persistence import check_shapes, reading, with_versions
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
     Interval,
@@ -39,6 +40,13 @@ from skae._validation import validate_codes, validate_table, validate_weights
 _FLOAT_DTYPES = [np.float64, np.float32]
 _SPARSE_SOLVERS = ("arpack", "covariance_eigh", "gram_eigh")
 _TRUNCATED_SOLVERS = ("arpack", "randomized")
+_SAVED_SHAPES = {
+    "components_": ("n_components_", "n_features_in_"),
+    "explained_variance_": ("n_components_",),
+    "explained_variance_ratio_": ("n_components_",),
+    "mean_": ("n_features_in_",),
+    "singular_values_": ("n_components_",),
+}
 # Products of rows and columns from which an accelerator is worth its start-up.
 _LARGE_PROBLEM = 10**10
 # A fit keeps its moments for partial_fit up to this many features, which take 32 MiB.
@@ -560,6 +568,14 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
     def _dense_rows(self, X: Any) -> np.ndarray:
         X = validate_table(self, X, accept_sparse="csr", dtype=_FLOAT_DTYPES, reset=False)
         return X.toarray() if sparse.issparse(X) else X
+
+    def __getstate__(self) -> dict[str, Any]:
+        return with_versions(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with reading(self, state) as state:
+            check_shapes(state, _SAVED_SHAPES)
+            super().__setstate__(state)
 
     @property
     def _n_features_out(self) -> int:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from skae._sklearn_compat import _get_threadpool_controller
 
 Rate = float | Tensor
+TORCH_VERSION = str(torch.__version__)
 
 
 def plain_adam(
