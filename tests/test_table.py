@@ -12,7 +12,8 @@ import polars.testing
 import pyarrow as pa
 import pytest
 import skops.io
-from hypothesis import given, settings
+from dateutil.tz import tzoffset
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm, rankdata
@@ -26,6 +27,7 @@ from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae import TableEncoder
+from skae._table import _frames
 
 N_ROWS = 60
 MANY = 10**6
@@ -384,7 +386,10 @@ def test_drawn_values_come_back_exactly(library, name, data):
     assert_same_table(encoder.inverse_transform(encoder.transform(X)), X)
 
 
-@settings(deadline=None, max_examples=200)
+@example(values=[0.0] * 20 + [1.2e308], width=64)
+@example(values=[0.0] + [5e-324] * 30, width=64)
+@example(values=[1.0] + [1e-200 * i for i in range(60)], width=64)
+@settings(deadline=None, max_examples=100)
 @given(
     values=st.lists(
         st.floats(allow_infinity=False) | st.sampled_from([0.0, 1.0, 1e9]), min_size=1, max_size=60
@@ -854,6 +859,23 @@ def test_rows_of_another_library_are_encoded_alike():
     assert type(encoder.inverse_transform(codes[2])) is pl.DataFrame
 
 
+def test_frames_of_other_libraries_come_back_as_those_of_pandas(monkeypatch):
+    X = pl.DataFrame({"town": ["Ulm", "Bonn", None], "n": [1.5, 2.5, 3.5]})
+    monkeypatch.delitem(_frames.COLUMN_WRITERS, "polars")
+    encoder = TableEncoder().fit(X)
+    pd.testing.assert_frame_equal(encoder.inverse_transform(encoder.transform(X)), X.to_pandas())
+
+
+def test_integers_that_no_float_tells_apart_come_back_to_fifteen_digits():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"x": rng.integers(0, 2**64, 50, dtype=np.uint64)})
+    X["y"] = rng.integers(-(2**63), 2**63, 50)
+    encoder = TableEncoder().fit(X)
+    again = encoder.inverse_transform(encoder.transform(X))
+    assert again.dtypes.equals(X.dtypes)
+    assert_allclose(again.astype(float), X.astype(float), rtol=1e-13, atol=2**63 * 1e-15)
+
+
 def test_decoded_rows_have_the_index_of_the_codes():
     X, _ = pandas_table()
     encoder = TableEncoder().set_output(transform="pandas").fit(X)
@@ -946,6 +968,12 @@ UNSUPPORTED = {
             dtype=object,
         ),
         "several time zones; convert them by pandas.to_datetime",
+    ),
+    "a zone without a name": (
+        pd.DataFrame(
+            {"bad": pd.Series([pd.Timestamp(0)] * N_BAD).dt.tz_localize(tzoffset("x", 60))}
+        ),
+        "a time zone without a name.*tz_convert",
     ),
     "Python timedeltas": (
         pd.DataFrame({"bad": [dt.timedelta(1)] * N_BAD}, dtype=object),

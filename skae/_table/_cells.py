@@ -163,15 +163,11 @@ def text_cells(values: np.ndarray, known: np.ndarray) -> Cells:
 def read_categories(series: nw.Series) -> Cells:
     """Read a categorical column as places in its list of categories."""
     native = series.to_native()
-    known = known_cells(series)
     if series.implementation.is_polars():
         cells = read_text(series.cast(nw.String))
-        if not isinstance(series.dtype, nw.Enum):
-            return replace(cells, form="text" if known.any() else "unknown")
-        declared = pd.Index(series.dtype.categories, dtype=object)
-        if not known.any():
-            return Cells("unknown", cells.values, known)
-        cells = cells.relative_to(declared)
+        if not isinstance(series.dtype, nw.Enum) or cells.form == "unknown":
+            return cells
+        cells = cells.relative_to(pd.Index(series.dtype.categories, dtype=object))
         # An Enum fixes the strings that may occur; it does not claim that they have an order.
         return replace(cells, form="category", details={"ordered": False, "sorted": True})
     if series.implementation.is_pyarrow():

@@ -106,9 +106,12 @@ def fit_arcsinh(y: np.ndarray) -> State | None:
 
 def bend(quantiles: np.ndarray, normal: np.ndarray) -> float:
     """One minus the correlation of a normal probability plot."""
-    if np.ptp(quantiles) == 0.0:
+    centred = quantiles - quantiles.mean()
+    largest = np.abs(centred).max()
+    if largest == 0.0:
         return 1.0
-    return 1.0 - float(np.corrcoef(quantiles, normal)[0, 1])
+    # Squares of the smallest numbers would be zero.
+    return 1.0 - float(np.corrcoef(centred / largest, normal)[0, 1])
 
 
 def fit_quantiles(y: np.ndarray, distinct: np.ndarray, counts: np.ndarray) -> State:
