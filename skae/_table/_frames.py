@@ -275,6 +275,9 @@ def polars_column(dtype: Any, cells: Cells) -> Any:
 
     if not cells.known.any():
         return pl.Series([None] * len(cells.values), dtype=dtype)
+    if "scale" in cells.details:
+        # A float that becomes a decimal is cut, not rounded, by older versions of polars.
+        return pl.Series(python_objects(cells).tolist(), dtype=dtype)
     values = pl.Series(cells.values)
     masked = pl.select(pl.when(pl.Series(cells.known)).then(values)).to_series()
     if cells.levels is None:
