@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -71,7 +72,7 @@ def open_frame(X: Any) -> Frame | None:
 
 def check_unique(names: list[Hashable]) -> None:
     """Refuse names that occur twice."""
-    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    twice = [str(name) for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(
             f"Several columns of X have the same name: {', '.join(map(repr, twice[:5]))}. "
