@@ -147,8 +147,6 @@ def name_of_column(state: State, cells: Cells) -> list[str]:
 
 def places_of(levels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places of values among sorted levels, and whether they are there."""
-    if len(levels) == 0:
-        return np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=bool)
     places = np.searchsorted(levels, values).clip(max=len(levels) - 1)
     return places, levels[places] == values
 

@@ -83,7 +83,7 @@ def read_cells(column: Any) -> Cells:
             utc = column.dt.tz_convert("UTC").dt.tz_localize(None)
             return ticks_cells("datetime", utc.to_numpy(), name_of_zone(dtype))
     series = nw.from_native(column, series_only=True)
-    reader = READERS.get(type(series.dtype), read_other)
+    reader = READERS.get(type(series.dtype).__name__, read_other)
     return reader(series)
 
 
@@ -133,7 +133,8 @@ def real_cells(values: np.ndarray, details: dict[str, Any]) -> Cells:
 def read_decimals(series: nw.Series) -> Cells:
     """Read decimal numbers as floats."""
     values = np.asarray(series.cast(nw.Float64).to_numpy(), dtype=np.float64)
-    dtype: Any = series.dtype
+    native: Any = series.to_native()
+    dtype = native.dtype if hasattr(native, "dtype") else native.type
     scale = dtype.scale
     # A float has about 15 digits. Rounding the next one must not give a digit more than there are.
     largest = 10.0 ** (dtype.precision - scale) * (1.0 - 1e-15) - 10.0**-scale
@@ -163,15 +164,11 @@ def text_cells(values: np.ndarray, known: np.ndarray) -> Cells:
 def read_categories(series: nw.Series) -> Cells:
     """Read a categorical column as places in its list of categories."""
     native = series.to_native()
-    known = known_cells(series)
     if series.implementation.is_polars():
         cells = read_text(series.cast(nw.String))
-        if not isinstance(series.dtype, nw.Enum):
-            return replace(cells, form="text" if known.any() else "unknown")
-        declared = pd.Index(series.dtype.categories, dtype=object)
-        if not known.any():
-            return Cells("unknown", cells.values, known)
-        cells = cells.relative_to(declared)
+        if not isinstance(series.dtype, nw.Enum) or cells.form == "unknown":
+            return cells
+        cells = cells.relative_to(pd.Index(series.dtype.categories, dtype=object))
         # An Enum fixes the strings that may occur; it does not claim that they have an order.
         return replace(cells, form="category", details={"ordered": False, "sorted": True})
     if series.implementation.is_pyarrow():
@@ -252,6 +249,8 @@ def read_other(series: nw.Series) -> Cells:
         return read_objects(native.to_numpy(), known)
     if name.startswith("date64"):
         return ticks_cells("datetime", series.to_numpy())
+    if name in ("float16", "halffloat"):
+        return read_floats(series)
     what = next((REFUSED[word] for word in REFUSED if word in name.lower()), None)
     raise UnsupportedColumnError(what or f"values of type {name}, which have no encoding")
 
@@ -331,17 +330,17 @@ OBJECTS = {
     "timedelta": "Python timedeltas; convert them by pandas.to_timedelta(column)",
     "timedelta64": "Python timedeltas; convert them by pandas.to_timedelta(column)",
 }
-INTEGERS = (nw.Int8, nw.Int16, nw.Int32, nw.Int64, nw.UInt8, nw.UInt16, nw.UInt32, nw.UInt64)
-READERS: dict[type, Any] = {
-    **dict.fromkeys(INTEGERS, read_integers),
-    **dict.fromkeys((nw.Int128, nw.UInt128), read_large_integers),
-    **dict.fromkeys((nw.Float16, nw.Float32, nw.Float64), read_floats),
-    **dict.fromkeys((nw.Categorical, nw.Enum), read_categories),
-    nw.Decimal: read_decimals,
-    nw.Boolean: read_booleans,
-    nw.String: read_text,
-    nw.Datetime: read_ticks("datetime"),
-    nw.Duration: read_ticks("duration"),
-    nw.Date: read_ticks("date"),
-    nw.Time: read_times,
+# By the names of narwhals' types, which are more with each version.
+READERS: dict[str, Any] = {
+    **{f"{sign}Int{bits}": read_integers for sign in ("", "U") for bits in (8, 16, 32, 64)},
+    **dict.fromkeys(("Int128", "UInt128"), read_large_integers),
+    **dict.fromkeys(("Float16", "Float32", "Float64"), read_floats),
+    **dict.fromkeys(("Categorical", "Enum"), read_categories),
+    "Decimal": read_decimals,
+    "Boolean": read_booleans,
+    "String": read_text,
+    "Datetime": read_ticks("datetime"),
+    "Duration": read_ticks("duration"),
+    "Date": read_ticks("date"),
+    "Time": read_times,
 }

@@ -94,8 +94,8 @@ class TableEncoder(DocumentationLinkMixin, TransformerMixin, BaseEstimator):
     Notes
     -----
     What comes back exactly, of the rows of `fit`: booleans, categories that are not grouped,
-    constants, dates and times; integers and durations that span less than 2^52 units; and datetimes
-    that span less than 2^51 of the coarsest unit (hour, minute, second, ...) that all of them are a
+    constants, dates and times; integers and durations that span less than 2^53 units; and datetimes
+    that span less than 2^53 of the coarsest unit (hour, minute, second, ...) that all of them are a
     multiple of, or that have an encoded time of day. Other numbers come back to ten digits of the
     value or of the column's standard deviation.
 
@@ -374,11 +374,13 @@ def read_column(frame: Frame, position: int) -> Cells:
 
 def fit_column(cells: Cells, wanted: str | None, max_categories: int) -> dict[str, Any]:
     """Describe one column in plain containers."""
-    if wanted is not None:
-        check_choice(wanted, cells)
-    kind = wanted or kind_of(cells)
     if not cells.known.any():
-        kind = "constant"
+        kind = "constant"  # whatever is wanted: part of a table may have gaps only
+    elif wanted is not None:
+        check_choice(wanted, cells)
+        kind = wanted
+    else:
+        kind = kind_of(cells)
     state = KINDS[kind].fit(cells, max_categories, wanted is not None)
     return {
         "kind": kind,

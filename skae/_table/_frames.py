@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -71,7 +72,7 @@ def open_frame(X: Any) -> Frame | None:
 
 def check_unique(names: list[Hashable]) -> None:
     """Refuse names that occur twice."""
-    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    twice = [str(name) for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(
             f"Several columns of X have the same name: {', '.join(map(repr, twice[:5]))}. "
@@ -275,6 +276,9 @@ def polars_column(dtype: Any, cells: Cells) -> Any:
 
     if not cells.known.any():
         return pl.Series([None] * len(cells.values), dtype=dtype)
+    if "scale" in cells.details:
+        # A float that becomes a decimal is cut, not rounded, by older versions of polars.
+        return pl.Series(python_objects(cells).tolist(), dtype=dtype)
     values = pl.Series(cells.values)
     masked = pl.select(pl.when(pl.Series(cells.known)).then(values)).to_series()
     if cells.levels is None:

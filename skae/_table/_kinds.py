@@ -108,7 +108,6 @@ CHOICES = {
     "date": ("date",),
     "time": ("time",),
     "duration": ("duration",),
-    "unknown": (),
 }
 
 
@@ -140,13 +139,13 @@ def check_choice(kind: str, cells: Cells) -> None:
     if kind == "constant" and len(np.unique(values)) <= 1:
         return
     if kind not in CHOICES[cells.form]:
-        choices = CHOICES[cells.form] or ("constant",)
-        raise UnsupportedColumnError(f"{form}, which can be of kind {' or '.join(choices)} only")
+        choices = " or ".join(CHOICES[cells.form])
+        raise UnsupportedColumnError(f"{form}, which can be of kind {choices} only")
     if kind == "ordinal" and cells.form == "category" and not cells.details["sorted"]:
         raise UnsupportedColumnError("categories without an order; make them ordered first")
     if kind in ("integer", "count") and cells.form == "number" and not are_whole(values):
         raise UnsupportedColumnError("numbers that are not whole")
-    if kind == "count" and len(values) and values.min() < 0:
+    if kind == "count" and values.min() < 0:
         raise UnsupportedColumnError("negative numbers, which are no counts")
 
 

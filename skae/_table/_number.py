@@ -62,7 +62,7 @@ def decode_number(state: State, codes: np.ndarray) -> np.ndarray:
     if state["is_whole"]:
         return whole_numbers(np.rint(values), state["step"], state["origin"], state["limits"])
     if state["decimals"] is not None:
-        values = np.round(np.clip(values, *state["limits"]), state["decimals"])
+        values = rounded(values, state["decimals"])
     return np.clip(values, *state["limits"])
 
 
@@ -154,6 +154,12 @@ def decimals_of(cells: Cells) -> int | None:
     dtype = cells.details.get("dtype", "float64")
     own = values.astype(dtype)
     for decimals in range(MAX_DECIMALS + 1):
-        if np.array_equal(np.round(values, decimals).astype(dtype), own):
+        if np.array_equal(rounded(values, decimals).astype(dtype), own):
             return decimals
     return None
+
+
+def rounded(values: np.ndarray, decimals: int) -> np.ndarray:
+    """Numbers with so many digits behind the point, of which large floats have none."""
+    have_digits = np.abs(values) < MAX_RANGE
+    return np.where(have_digits, np.round(np.where(have_digits, values, 0.0), decimals), values)

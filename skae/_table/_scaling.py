@@ -21,6 +21,8 @@ N_KNOTS = 1000
 FARTHEST = 1e100
 # exp of more overflows.
 MAX_LOGARITHM = 700.0
+# Standard deviation of whole numbers from which on rounding may cost a unit.
+WIDE = 2.0**40
 # Relative to the value or to the standard deviation of the column.
 TOLERANCE = 1e-10
 
@@ -51,14 +53,23 @@ def fit_scaling(x: np.ndarray, exact: bool) -> State:
     for state in ([wanted] if wanted else []) + [{"transformation": "standardize"}]:
         state |= {"unit": unit, "center": 0.0, "scale": 1.0}
         z = scale(state, x)
-        state["center"] = float(np.mean(z))
-        # Deviations below the precision of the center are rounding.
-        deviation = float(np.std(z))
-        state["scale"] = deviation if deviation > 1e-14 * abs(state["center"]) else 1.0
+        state |= units_of(z, exact and state["transformation"] == "standardize")
         error = np.abs(unscale(state, scale(state, x)) / unit - y)
         if np.all(error <= (0.25 / unit if exact else TOLERANCE * (np.abs(y) + np.std(y)))):
             break
     return state
+
+
+def units_of(z: np.ndarray, exact: bool) -> State:
+    """Mean and standard deviation, or numbers near them by which wide columns come back exactly.
+
+    With a power of two as scale and a whole number as center, no digit of a whole number is lost.
+    """
+    center, deviation = float(np.mean(z)), float(np.std(z))
+    if exact and deviation > WIDE:
+        return {"center": float(np.rint(center)), "scale": 2.0 ** round(np.log2(deviation))}
+    # Deviations below the precision of the center are rounding.
+    return {"center": center, "scale": deviation if deviation > 1e-14 * abs(center) else 1.0}
 
 
 def unit_of(x: np.ndarray) -> float:
@@ -106,9 +117,12 @@ def fit_arcsinh(y: np.ndarray) -> State | None:
 
 def bend(quantiles: np.ndarray, normal: np.ndarray) -> float:
     """One minus the correlation of a normal probability plot."""
-    if np.ptp(quantiles) == 0.0:
+    centred = quantiles - quantiles.mean()
+    largest = np.abs(centred).max()
+    if largest == 0.0:
         return 1.0
-    return 1.0 - float(np.corrcoef(quantiles, normal)[0, 1])
+    # Squares of the smallest numbers would be zero.
+    return 1.0 - float(np.corrcoef(centred / largest, normal)[0, 1])
 
 
 def fit_quantiles(y: np.ndarray, distinct: np.ndarray, counts: np.ndarray) -> State:

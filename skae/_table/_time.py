@@ -7,7 +7,7 @@ import pandas as pd
 
 from skae._table._cells import INT64, Cells
 from skae._table._number import MIN_DISTINCT, TICKS, origin_of, step_of, steps_from, whole_numbers
-from skae._table._scaling import State
+from skae._table._scaling import State, units_of
 
 DAY = 86_400  # seconds
 NANOSECONDS_OF_DAY = DAY * 10**9
@@ -33,8 +33,7 @@ def fit_time_line(cells: Cells) -> State:
     state: State = {"unit": unit, "zone": zone, "day": day, "step": step}
     state["origin"] = origin_of(ticks, step)
     lines = steps_from(ticks, state["origin"], step)
-    state["center"] = float(np.rint(lines.mean()))
-    state["scale"] = float(lines.std()) or 1.0
+    state |= units_of(lines, exact=True)
     parts = calendar(state, ticks)
     length = (int(ticks.max()) - int(ticks.min())) / day
     lengths = {"day": 1, "week": 7, "year": 366}
