@@ -171,8 +171,8 @@ def test_a_file_that_another_version_cannot_read_says_which_one_can(monkeypatch,
 
     data = saved_as(monkeypatch, fitted, dump, later)
     message = (
-        r"cannot be read: .*gone.*It was saved by skae 9.9 \(scikit-learn .*, PyTorch .*\), and this "
-        r"is skae .*pip install skae==9.9"
+        r"cannot be read: .*gone.*It was saved by skae 9.9 \(scikit-learn .*, PyTorch .*\), and "
+        r"this is skae .*pip install skae==9.9"
     )
     with (
         pytest.warns(InconsistentVersionWarning),
