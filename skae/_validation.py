@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
@@ -42,3 +43,32 @@ def validate_table(estimator: BaseEstimator, X: ArrayLike, **options: Any) -> An
             f"else: {listed}. Drop them, or encode them first, for example by OneHotEncoder in a "
             "ColumnTransformer."
         ) from error
+
+
+def check_finite(X: Any, owner: str, labels: Any = None) -> None:
+    """Raise a ValueError that names the columns with cells that are NaN or infinite.
+
+    Parameters
+    ----------
+    X : ndarray or sparse matrix of shape (n_samples, n_features)
+    owner : str
+        Name of the class, for the message.
+    labels : sequence, default=None
+        Names of the columns; None counts them.
+    """
+    cells = X.tocoo() if sparse.issparse(X) else None
+    for is_bad, what in (
+        (np.isnan, "NaN"),
+        (np.isinf, f"infinity or a value too large for {X.dtype!r}"),
+    ):
+        if cells is None:
+            columns = np.nonzero(is_bad(X).any(axis=0))[0]
+        else:
+            columns = np.unique(cells.col[is_bad(cells.data)])
+        if len(columns):
+            names = [repr(int(column) if labels is None else labels[column]) for column in columns]
+            listed = ", ".join(map(str, names[:MAX_NAMED])) + ", ..." * (len(names) > MAX_NAMED)
+            raise ValueError(
+                f"Input X contains {what}, in column {listed}. {owner} takes finite numbers: drop "
+                "these rows or columns, or fill the cells first, for example by SimpleImputer."
+            )
