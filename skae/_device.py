@@ -147,7 +147,9 @@ def threads(n_threads: int | None) -> AbstractContextManager[None]:
 
     Only calls by this thread of the program are meant.
     """
-    return nullcontext() if n_threads is None else threads_of_this_thread(n_threads)
+    if n_threads is None:
+        return nullcontext()
+    return threads_of_this_thread(threads_after_fork(n_threads))
 
 
 @contextmanager
@@ -219,3 +221,25 @@ def matrix_fits(m: int, device: torch.device) -> bool:
         return True
     free = available_memory(device)
     return free is None or 3 * 8 * m * m <= free
+
+
+_forked = False
+
+
+def threads_after_fork(n_threads: int) -> int:
+    """Give the number of threads to use where there may be so many: one in a forked process.
+
+    A fork copies the memory of a process but none of its threads. Pools that ran before it, those
+    of OpenMP too, then wait for ever for threads that are not there.
+    """
+    return 1 if _forked else n_threads
+
+
+def _continue_on_one_thread() -> None:
+    global _forked
+    _forked = True
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_continue_on_one_thread)

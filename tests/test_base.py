@@ -138,20 +138,6 @@ def test_warm_start_holds_out_the_same_rows(X):
     assert len(held_out_rows(estimator)) == 20
 
 
-def test_a_row_held_out_stays_unknown_to_a_continued_fit():
-    # Each row is a direction of its own: it can be restored only if it was trained on.
-    X = 3 * np.eye(20)
-    estimator = small(
-        n_components=19, hidden_layer_sizes=(), early_stopping=True, warm_start=True,
-        validation_fraction=0.1, max_iter=150, n_iter_no_change=500, batch_size=20,
-        learning_rate_init=0.01,
-    ).fit(X)  # fmt: skip
-    estimator.fit(X)
-    errors = estimator.reconstruction_error(X)
-    held_out = held_out_rows(estimator)
-    assert errors[held_out].min() > 3 * np.median(np.delete(errors, held_out))
-
-
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_warm_start_continues_with_what_the_solver_remembers(X, solver):
     options = {"solver": solver, "batch_size": 150}
