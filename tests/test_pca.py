@@ -763,7 +763,7 @@ def test_cells_that_are_not_finite_are_an_error(solver, value):
     X[70, 2] = value
     with pytest.raises(ValueError, match=r"Input X contains .*column 2 "):
         PCA(2, svd_solver=solver).fit(X)
-    with pytest.raises(ValueError, match=r"Input X contains .*column 'c' .*PCA (takes|does not take)"):
+    with pytest.raises(ValueError, match=r"column 'c' .*PCA (takes|does not take)"):
         PCA(2, svd_solver=solver).fit(pd.DataFrame(X, columns=list("abcd")))
     if solver not in ("full", "randomized"):
         with pytest.raises(ValueError, match=r"Input X contains .*column 2 "):
