@@ -1,8 +1,7 @@
-"""What users bring along, networks, noise and odd numbers: it works, or an error says what to do."""
+"""What users bring along, networks, noise, odd numbers: it works, or an error says what to do."""
 
 import numpy as np
 import pytest
-import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
