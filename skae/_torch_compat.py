@@ -215,17 +215,21 @@ def threads_of_this_thread(n_threads: int) -> Iterator[None]:
     keep a number for each thread, and only that changes here.
     """
     before = torch.get_num_threads()  # the first call of a thread also sets its number
-    _set_threads_of_this_thread(n_threads)
+    libraries = _openmp_libraries()
+    # Others, such as scikit-learn's, may have another number than Torch's.
+    numbers = [library.get_num_threads() for library in libraries]
+    _set_threads_of_this_thread([n_threads] * len(libraries), n_threads)
     _mkl_set_threads_of_this_thread()(n_threads)
     try:
         yield
     finally:
-        _set_threads_of_this_thread(before)
+        _set_threads_of_this_thread(numbers, before)
         _mkl_set_threads_of_this_thread()(0)
 
 
-def _set_threads_of_this_thread(n_threads: int) -> None:
-    for library in _openmp_libraries():
-        library.set_num_threads(n_threads)
+def _set_threads_of_this_thread(numbers: list[int], n_threads: int) -> None:
+    """Set the number of each library of OpenMP, and that of Torch."""
+    for library, number in zip(_openmp_libraries(), numbers, strict=True):
+        library.set_num_threads(number)
     if torch.get_num_threads() != n_threads:  # a build of Torch without OpenMP
         torch.set_num_threads(n_threads)
