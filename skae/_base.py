@@ -30,6 +30,7 @@ from skae._device import (
     FLOATS,
     LARGE_STEP,
     PARALLEL_STEP,
+    count_weights,
     resolve_device,
     threads,
     torch_at_work,
@@ -402,7 +403,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         return self
 
     def _validate_rows(self, X: ArrayLike) -> np.ndarray:
-        check_is_fitted(self)
+        if not hasattr(self, "module_"):
+            check_is_fitted(self)  # its search takes as long as all other checks of a row
         return validate_table(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
 
     def _validate_loss_rows(self, X: ArrayLike) -> np.ndarray:
@@ -603,8 +605,3 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         """Give the fitted attributes that the other models do not have."""
         return {}
-
-
-def count_weights(module: nn.Module) -> int:
-    """Count the numbers that a module learns."""
-    return sum(weights.numel() for weights in module.parameters())
