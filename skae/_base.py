@@ -64,7 +64,7 @@ from skae._training import (
     train,
     train_epoch,
 )
-from skae._validation import validate_codes, validate_table, validate_weights
+from skae._validation import mean_score, validate_codes, validate_table
 from skae.networks._dense import (
     ACTIVATIONS,
     OUTPUT_ACTIVATIONS,
@@ -232,7 +232,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         -------
         error : ndarray of shape (n_samples,) or (n_samples, n_features)
             In the unit of `loss`: squared units of X for "squared_error", units of X for
-            "absolute_error", nats for the others.
+            "absolute_error", nats for the others. A loss that no number can hold is the largest
+            number of the dtype.
         """
         method = "elementwise_loss" if per_feature else "reconstruction_loss"
         return self._apply(method, self._validate_loss_rows(X))
@@ -249,7 +250,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         -------
         score : ndarray of shape (n_samples,)
             Minus `reconstruction_error`; of a `VAETransformer`, a lower bound of the log-density in
-            nats.
+            nats. A score that no number can hold is the lowest number of the dtype.
         """
         return self._apply("score", self._validate_loss_rows(X), *self._score_arguments())
 
@@ -270,11 +271,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         score : float
             In the unit of `score_samples`.
         """
-        scores = self.score_samples(X)
-        weights = None
-        if sample_weight is not None:
-            weights = validate_weights(sample_weight, scores[:, np.newaxis])
-        return float(np.average(scores, weights=weights))
+        return mean_score(self.score_samples(X), sample_weight)
 
     def expected(self, X: ArrayLike) -> np.ndarray:
         """Give the value that the model expects in each cell, for `AutoencoderOutlierDetector`.

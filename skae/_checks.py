@@ -12,7 +12,13 @@ from skae._device import FLOATS, resolve_device
 from skae._losses import LOSSES, SMALL_VARIANCE, VARIANCE_FLOOR, check_support
 from skae._rows import INFERENCE_BATCH_SIZE, Rows
 from skae._sklearn_compat import _get_feature_names
-from skae._validation import read_table, validate_table, validate_weights
+from skae._validation import (
+    check_float32_cells,
+    name_of,
+    read_table,
+    validate_table,
+    validate_weights,
+)
 
 
 def validate_training_data(
@@ -48,6 +54,7 @@ def validate_training_data(
         estimator, X, accept_sparse="csr", dtype=FLOATS, reset=reset, ensure_min_samples=min_rows
     )
     names = getattr(estimator, "feature_names_in_", None)
+    check_float32_cells(X, name_of(estimator), names, f"X{suffix}")
     if X_clean is None:
         check_support(X, estimator.loss, names, table=f"X{suffix}")
     else:
@@ -143,6 +150,7 @@ def validate_clean_rows(estimator: Any, X_clean: Any, X: Any, names: Any, suffix
             f"{name} has columns {list(clean_names)} and X{suffix} has columns {list(names)}; give "
             "both the same columns in the same order."
         )
+    check_float32_cells(X_clean, name_of(estimator), names, name)
     check_support(X_clean, estimator.loss, names, table=name)
     return X_clean
 
@@ -161,7 +169,8 @@ def check_autoencoder(estimator: Any) -> None:
             f"{estimator.loss!r}, which needs {loss.output_activation!r}; use "
             "output_activation='auto'."
         )
-    for name in ("alpha", "sparsity", "contraction", "learning_rate_init", "beta"):
+    in_float32 = ("alpha", "sparsity", "contraction", "learning_rate_init", "beta")
+    for name in (*in_float32, "noise_variance"):
         check_float32(name, getattr(estimator, name, 0.0))
     if estimator.network is not None:
         check_network_alone(estimator)

@@ -193,9 +193,10 @@ def _set_openmp_threads() -> Callable[[int], Any]:
     """Give the function that sets the threads of Torch's OpenMP for the calling thread."""
     before = torch.get_num_threads()  # the first call of a thread also sets its number
     for library in _get_threadpool_controller().select(user_api="openmp").lib_controllers:
+        own = library.get_num_threads()  # that of scikit-learn's may be another one than Torch's
         library.set_num_threads(before + 1)
         is_torchs = torch.get_num_threads() == before + 1
-        library.set_num_threads(before)
+        library.set_num_threads(own)
         if is_torchs:
             return library.dynlib.omp_set_num_threads
     return torch.set_num_threads  # a build without OpenMP
