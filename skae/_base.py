@@ -37,6 +37,7 @@ from skae._device import (
 )
 from skae._losses import LOSSES, check_support
 from skae._module_estimator import ModuleEstimator
+from skae._output import in_output_container
 from skae._random import (
     networks_of_float32,
     private_random_numbers,
@@ -188,7 +189,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         """
         return self._apply("encode", self._validate_rows(X))
 
-    def inverse_transform(self, X: ArrayLike) -> np.ndarray:
+    def inverse_transform(self, X: ArrayLike) -> Any:
         """Decode codes.
 
         Parameters
@@ -199,11 +200,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         Returns
         -------
         X_decoded : ndarray of shape (n_samples, `n_features_in_`)
-            Reconstructions, in the dtype of X.
+            Reconstructions, in the dtype of X. `set_output` turns them into a DataFrame.
         """
-        return self._apply("decode", validate_codes(self, X))
+        return in_output_container(self, self._apply("decode", validate_codes(self, X)), X)
 
-    def reconstruct(self, X: ArrayLike) -> np.ndarray:
+    def reconstruct(self, X: ArrayLike) -> Any:
         """Encode and decode the rows of X.
 
         Parameters
@@ -214,9 +215,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         Returns
         -------
         X_reconstructed : ndarray of shape (n_samples, n_features)
-            What is left of X after the code, in its dtype.
+            What is left of X after the code, in its dtype. `set_output` turns it into a
+            DataFrame.
         """
-        return self._apply("reconstruct", self._validate_rows(X))
+        return in_output_container(self, self._apply("reconstruct", self._validate_rows(X)), X)
 
     def reconstruction_error(self, X: ArrayLike, per_feature: bool = False) -> np.ndarray:
         """Loss of the reconstruction of each row.
@@ -284,9 +286,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         Returns
         -------
         X_expected : ndarray of shape (n_samples, n_features)
-            What `reconstruct` gives.
+            What `reconstruct` gives, always as an array.
         """
-        return self.reconstruct(X)
+        return self._apply("reconstruct", self._validate_rows(X))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
