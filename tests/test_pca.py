@@ -757,8 +757,8 @@ def test_digits_with_constant_pixels_equal_scikit_learn():
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_cells_that_are_not_finite_are_an_error(solver, value):
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_cells_are_an_error(solver, value):
     X = IRIS.copy()
     X[70, 2] = value
     with pytest.raises(ValueError, match=r"Input X contains .*column 2 "):
