@@ -29,7 +29,7 @@ SMALLEST_SHARE = 1e-12
 # Matrices of all patterns of known cells in a block of rows take at most this many bytes.
 _BLOCK_BYTES = 32 << 20
 # Below this many multiplications in a step, threads wait for each other longer than they work.
-_SMALL_STEP = 10**8
+_SMALL_STEP = 10**9
 # With more rows for each pattern than this, a product for each pattern beats one for each row.
 _MANY_ROWS = 8
 
