@@ -28,6 +28,7 @@ docs: $(VENV)/installed-docs
 bench: $(VENV)/installed-$(BENCH)
 	$(BIN)/python benchmarks/training.py $(addprefix --data ,$(wildcard $(FASHION_MNIST)))
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/pca.py --quick

@@ -1,8 +1,11 @@
 """Graphs of ONNX, run by onnxruntime, against what the estimators compute."""
 
+import json
 import subprocess
 import sys
-import textwrap
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pandas as pd
@@ -500,39 +503,38 @@ def test_special_functions_have_the_digits_of_float64(function, reference, x, ab
     np.testing.assert_allclose(actual, reference(x), rtol=3e-15, atol=absolute)
 
 
-SERVICE = textwrap.dedent(
-    """
-    import sys
+WITHOUT = """
+import runpy, sys
 
-    ABSENT = ("onnx", "pandas", "scipy", "skae", "skl2onnx", "sklearn", "torch")
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("onnx", "scipy", "skae", "skl2onnx", "sklearn", "torch"):
+            raise ImportError(name)
 
-    class Refuse:
-        def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] in ABSENT:
-                raise ImportError(name)
-
-    sys.meta_path.insert(0, Refuse())
-    import numpy as np
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(sys.argv[1])
-    rows = np.load(sys.argv[2])
-    np.savez(sys.argv[3], *session.run(None, {"X": rows}))
-    """
-)
+sys.meta_path.insert(0, Refuse())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0])
+"""
 
 
-def test_a_service_without_torch_and_scikit_learn_runs_the_file(tmp_path, short_training):
+def test_the_service_of_the_guide_needs_neither_torch_nor_scikit_learn(tmp_path, short_training):
     rows = ROWS.astype(np.float32)
     detector = AutoencoderOutlierDetector(random_state=0).fit(X)
     graph = skl2onnx.to_onnx(detector, rows[:1], options={"score_samples": True, "p_values": True})
-    paths = [tmp_path / name for name in ("detector.onnx", "rows.npy", "results.npz")]
-    paths[0].write_bytes(graph.SerializeToString())
-    np.save(paths[1], rows)
-    subprocess.run([sys.executable, "-c", SERVICE, *map(str, paths)], check=True)
-    with np.load(paths[2]) as results:
-        names = ["label", "scores", "score_samples", "p_values"]
-        outputs = dict(zip(names, results.values(), strict=True))
+    path = tmp_path / "detector.onnx"
+    path.write_bytes(graph.SerializeToString())
+    script = Path(__file__).parents[1] / "docs" / "user_guide" / "serve_onnx.py"
+    assert len(script.read_text().splitlines()) <= 30
+    command = [sys.executable, "-c", WITHOUT, str(script), str(path), "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as service:
+        try:
+            url = f"http://127.0.0.1:{int(service.stdout.readline())}"
+            with urlopen(Request(url, json.dumps(rows.tolist()).encode())) as answer:
+                outputs = {name: np.array(values) for name, values in json.load(answer).items()}
+            with pytest.raises(HTTPError, match="12 finite numbers"):
+                urlopen(Request(url, b"[[1.0, 2.0]]"))
+        finally:
+            service.terminate()
     assert_same_detection(detector, rows, outputs, np.float32)
 
 
