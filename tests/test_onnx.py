@@ -296,6 +296,14 @@ def test_weights_of_calibration_rows_count_in_p_values(short_training):
     assert_close(run(detector, ROWS, "p_values")["p_values"], detector.p_values(ROWS), np.float64)
 
 
+def test_the_detector_leaves_the_options_of_the_user_alone():
+    model = make_pipeline(StandardScaler(), PCA(2))
+    detector = AutoencoderOutlierDetector(model).fit(X)
+    options = {id(detector): {"score_samples": True}}
+    skl2onnx.to_onnx(detector, X[:1], options=options)
+    assert options == {id(detector): {"score_samples": True}}
+
+
 def test_a_score_that_is_not_finite_is_an_outlier(short_training):
     detector = AutoencoderOutlierDetector(PCA(2)).fit(X)
     row = np.full((1, 12), np.nan)

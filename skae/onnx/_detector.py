@@ -61,7 +61,10 @@ def model_score(graph: Graph, detector: AutoencoderOutlierDetector, inputs: Any)
     )
     graph.output(graph.rows(inputs), rows, np.float64)
     for place in (scope, graph.container):
-        place.add_options(id(model), {"score_samples": True})
+        # Not add_options, which would write into the dictionary that the user gave.
+        options = place.options or {}
+        of_model = {**options.get(id(model), {}), "score_samples": True}
+        place.options = {**options, id(model): of_model}
     score = _parse_sklearn(scope, detector.estimator_, [rows])[-1]
     return graph.node("Reshape", graph.cast(score.full_name), np.array([-1]))
 
