@@ -55,7 +55,7 @@ def pca_outputs(graph: Graph, model: PCA, x: str) -> Outputs:
 
     def score() -> tuple[Graph, str]:
         wide = graph.in_float64()
-        noise, variances = model._model_variances()
+        noise, variances = model._model_variances(float(model.noise_variance_))
         n_components, n_features = axes.shape
         centred = wide.node("Sub", wide.cast(x), model.mean_)
         along = wide.node("MatMul", centred, axes.T)
