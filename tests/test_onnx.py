@@ -28,6 +28,7 @@ from skae import (
     AutoencoderOutlierDetector,
     AutoencoderTransformer,
     DenoisingAutoencoder,
+    TableEncoder,
     VAETransformer,
 )
 from skae._outliers import DenoisingEnsemble
@@ -73,7 +74,7 @@ def assert_close(actual, expected, dtype, tolerance=1e-10):
     """Compare with a tolerance relative to each number, or to the size of all."""
     assert actual.shape == expected.shape
     tolerance = 1e-5 if dtype == np.float32 else tolerance
-    size = np.median(np.abs(expected))
+    size = np.nanmedian(np.abs(expected))
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * size)
 
 
@@ -375,12 +376,75 @@ def test_a_column_transformer_by_name_takes_a_dataframe_with_integers():
     assert_close(codes, columns.transform(frame).astype(np.float32), np.float32)
 
 
+def mixed_frame(n_rows, seed):
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "near_normal": rng.normal(5.0, 2.0, size=n_rows),
+            "heavy_tails": rng.standard_cauchy(size=n_rows),
+            "spike": np.where(rng.uniform(size=n_rows) < 0.3, 0.0, rng.normal(size=n_rows)),
+            "large": rng.integers(10**8, 10**9, size=n_rows),
+            "count": rng.poisson(2.0, size=n_rows),
+            "yes": rng.uniform(size=n_rows) < 0.5,
+            "constant": np.ones(n_rows),
+            "empty": np.full(n_rows, np.nan),
+        }
+    )
+    frame.loc[rng.uniform(size=n_rows) < 0.2, ["near_normal", "heavy_tails", "spike"]] = np.nan
+    return frame
+
+
+def columns_of(frame):
+    return {name: frame[[name]].to_numpy() for name in frame.columns}
+
+
+def test_the_numeric_columns_of_a_table_encoder_are_the_same():
+    frame, others = mixed_frame(300, 0), mixed_frame(400, 1)
+    encoder = TableEncoder().fit(frame)
+    transformations = {"standardize", "arcsinh", "quantile", "0 or 1", "none"}
+    assert set(encoder.schema_["transformation"]) == transformations
+    graph = skl2onnx.to_onnx(encoder, frame[:1])
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    others.loc[:2, "heavy_tails"] = [1e9, -1e9, 0.0]
+    # Cells of a knot and between knots, and beyond all of them.
+    others.loc[:300, "spike"] = np.concatenate([frame["spike"], [1e3]])
+    for table in (frame, others):
+        (codes,) = session.run(None, columns_of(table))
+        assert_close(codes, encoder.transform(table), np.float64)
+
+
+@dtypes
+def test_a_table_encoder_of_an_array_before_an_autoencoder_is_the_same(dtype):
+    rows = ROWS.astype(dtype)
+    pipeline = make_pipeline(TableEncoder(), AutoencoderTransformer(2, **FAST)).fit(X)
+    assert_close(run(pipeline, rows)["variable"], pipeline.transform(rows), np.float64)
+
+
+def test_columns_of_a_table_encoder_that_cannot_be_converted_are_named():
+    frame = pd.DataFrame({"size": X[:, 0], "town": rng.choice(["Ulm", "Bonn"], size=len(X))})
+    encoder = TableEncoder().fit(frame)
+    with pytest.raises(ValueError, match="'town' of TableEncoder is of kind 'category'"):
+        skl2onnx.to_onnx(encoder, frame[:1])
+
+
 def test_a_feature_union_and_a_search_are_the_same():
     union = FeatureUnion([("pca", PCA(2)), ("ae", AutoencoderTransformer(2, **FAST))]).fit(X)
     (codes,) = run(union, ROWS).values()
     assert_close(codes, union.transform(ROWS), np.float64)
     search = GridSearchCV(VAETransformer(**FAST), {"n_components": [1, 2]}, cv=2).fit(X)
     assert_close(run(search, ROWS)["variable"], search.transform(ROWS), np.float64)
+
+
+@dtypes
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAETransformer])
+def test_losses_and_scores_that_no_number_holds_are_the_worst_ones(kind, dtype):
+    autoencoder = kind(2, **FAST).fit(X)
+    rows = np.full((2, 12), np.finfo(dtype).max / 64.0, dtype=dtype)
+    outputs = run(autoencoder, rows, "reconstruction_error", "score_samples")
+    largest = np.finfo(dtype).max
+    np.testing.assert_array_equal(outputs["reconstruction_error"], largest)
+    np.testing.assert_array_equal(outputs["score_samples"], -largest)
+    np.testing.assert_array_equal(outputs["score_samples"], autoencoder.score_samples(rows))
 
 
 def test_options_of_a_step_are_set_by_its_name():
