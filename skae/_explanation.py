@@ -24,23 +24,26 @@ def gaussian_contributions(deviation: np.ndarray, precision: np.ndarray) -> np.n
     Mayrhofer & Filzmoser, "Multivariate outlier explanations using Shapley values and Mahalanobis
     distances", Econometrics and Statistics (2023).
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        contributions = 0.5 * deviation * (deviation @ precision)
-    # Of rows that are so far away that no number holds them, the largest ones with a finite sum.
-    largest = np.finfo(contributions.dtype).max / contributions.shape[1]
-    return np.clip(np.nan_to_num(contributions, nan=largest), -largest, largest)
+    return 0.5 * deviation * (deviation @ precision)
 
 
 def gaussian_score_contributions(
-    deviation: np.ndarray, precision: np.ndarray, log_density: np.ndarray
+    X: np.ndarray, mean: np.ndarray, precision: np.ndarray, log_density: np.ndarray
 ) -> np.ndarray:
     """Shapley values of minus the log-density of each row, (n, n_features).
 
-    The logarithm of the normalizing constant belongs to no feature and is spread evenly.
+    The logarithm of the normalizing constant belongs to no feature and is spread evenly. The result
+    has the dtype of the log-density.
     """
-    contributions = gaussian_contributions(deviation, precision)
-    rest = -log_density - contributions.sum(axis=1)
-    return contributions + rest[:, np.newaxis] / contributions.shape[1]
+    n_features = X.shape[1]
+    # Of rows so far away that no number holds them, the largest ones whose sum is a number.
+    largest = np.finfo(log_density.dtype).max / (4 * n_features)
+    with np.errstate(over="ignore", invalid="ignore"):
+        contributions = gaussian_contributions(X.astype(np.float64) - mean, precision)
+    contributions = np.clip(np.nan_to_num(contributions, nan=largest), -largest, largest)
+    score = -log_density.astype(np.float64)
+    rest = score / n_features - contributions.mean(axis=1)
+    return (contributions + rest[:, np.newaxis]).astype(log_density.dtype)
 
 
 def conditional_means(X: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
@@ -49,7 +52,8 @@ def conditional_means(X: np.ndarray, mean: np.ndarray, precision: np.ndarray) ->
     deviation = X / 2.0 - mean / 2.0
     _, exponents = np.frexp(np.abs(deviation).max(axis=1, keepdims=True))
     scaled = np.ldexp(deviation, -exponents)
-    return X - 2.0 * np.ldexp(scaled @ precision / np.diag(precision), exponents)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return X - 2.0 * np.ldexp(scaled @ precision / np.diag(precision), exponents)
 
 
 def sampled_shapley_values(
@@ -118,9 +122,8 @@ def exact_contributions(model: Any, X: Any) -> np.ndarray | None:
     if hasattr(model, "contributions"):
         return model.contributions(X)
     if is_gaussian(model):
-        deviation = numbers(X) - model.mean_
         return gaussian_score_contributions(
-            deviation, model.get_precision(), model.score_samples(X)
+            numbers(X), model.mean_, model.get_precision(), model.score_samples(X)
         )
     return None
 

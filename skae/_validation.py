@@ -269,13 +269,13 @@ def mean_score(scores: np.ndarray, sample_weight: ArrayLike | None) -> float:
     return max(mean, float(np.finfo(np.float64).min))
 
 
-def within_range(results: np.ndarray, worst: int | None) -> np.ndarray:
+def within_range(results: np.ndarray, worst: int | None = None) -> np.ndarray:
     """Check what a model makes of finite rows, which may be too large for the dtype.
 
     Parameters
     ----------
     results : ndarray of shape (n_samples, ...)
-    worst : {1, -1, None}
+    worst : {1, -1, None}, default=None
         Whether the largest or the lowest number stands for what no number can hold, as it does for
         losses and scores; None if nothing can.
 
@@ -353,8 +353,11 @@ def to_numbers(X: Any, estimator: BaseEstimator, table: str = "X") -> Any:
             return X
         if is_sparse_frame(X):
             subtypes = {dtype.subtype for dtype in X.dtypes}
-            if len(subtypes) > 1:  # of which pandas makes objects, if booleans are among them
-                X = X.astype(pd.SparseDtype(np.result_type(*subtypes), 0))
+            common = np.result_type(*subtypes)
+            if common == np.float16:  # which SciPy does not take
+                common = np.dtype(np.float64)
+            if subtypes != {common}:  # pandas makes objects of booleans and floats
+                X = X.astype(pd.SparseDtype(common, 0))
             X = X.sparse.to_coo()
     if sparse.issparse(X):
         check_two_axes(X, estimator, table)

@@ -1,6 +1,7 @@
 """Random cases: an estimator, tables, and calls in random order; `run_case` checks each of them."""
 
 import pickle
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -406,7 +407,7 @@ def pickled(case, estimator, what, is_fitted):
 def cloned(case, estimator, what, is_fitted):
     """Compare the parameters of a clone."""
     other = clone(estimator)
-    if repr(other) != repr(estimator):
+    if re.sub(" at 0x[0-9A-F]+", "", repr(other)) != re.sub(" at 0x[0-9A-F]+", "", repr(estimator)):
         raise Fault(f"clone of {case.estimator} has other parameters")
     if any(name.endswith("_") for name in vars(other)):
         raise Fault(f"clone of {case.estimator} is fitted")

@@ -246,7 +246,7 @@ WEIGHTS = {
     "negative": lambda n, rng: -np.ones(n),
     "NaN": lambda n, rng: np.full(n, np.nan),
     "infinite": lambda n, rng: np.full(n, np.inf),
-    "short": lambda n, rng: np.ones(n - 1),
+    "short": lambda n, rng: np.ones(max(n - 1, 0)),
     "text": lambda n, rng: ["a"] * n,
     "number": lambda n, rng: 2.0,
     "two axes": lambda n, rng: np.ones((n, 2)),
