@@ -481,7 +481,9 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         axes = self.components_
         if self.whiten:
             axes = np.sqrt(self.explained_variance_)[:, np.newaxis] * axes
-        return X @ axes.astype(X.dtype, copy=False) + self.mean_.astype(X.dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = X @ axes.astype(X.dtype, copy=False) + self.mean_.astype(X.dtype, copy=False)
+        return within_range(rows)
 
     def get_covariance(self) -> np.ndarray:
         """Covariance matrix of the probabilistic model.
@@ -846,6 +848,11 @@ def _component_limit(n_rows: int, weight: float, n_features: int) -> int:
 def _check_n_components(n_components: Any, limit: int, solver: str, is_tall: bool) -> None:
     """Raise a ValueError if the solver cannot find so many components of this data."""
     if n_components is None:
+        if solver == "arpack" and limit < 2:
+            raise ValueError(
+                f"svd_solver={solver!r} finds fewer than min(n_samples, n_features)={limit} "
+                "components, so none; use svd_solver='auto'."
+            )
         return
     truncated = solver in _TRUNCATED_SOLVERS
     if isinstance(n_components, str):

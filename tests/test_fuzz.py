@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 
 import fuzz_rules
-from fuzz_cases import METHODS, cases, run_case
+from fuzz_cases import cases, run_case
 from fuzz_estimators import ESTIMATORS, VALUES
 
 from skae import AutoencoderTransformer
@@ -90,9 +90,3 @@ def test_an_error_of_ours_is_none():
 def test_results_are_looked_at(values, fault):
     with pytest.raises(fuzz_rules.Fault, match=fault):
         fuzz_rules.check_numbers("transform", values, (1,))
-
-
-def test_methods_of_the_cases_exist():
-    for name, (cls, _) in ESTIMATORS.items():
-        for method in METHODS.get(name, METHODS["autoencoder"]):
-            assert hasattr(cls, method.split()[0]), (name, method)
