@@ -1,10 +1,13 @@
 """Autoencoders and PCA for scikit-learn, on Torch."""
 
+from inspect import isclass
+
 from skae import networks
 from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
 from skae._outliers import AutoencoderOutlierDetector, DenoisingEnsemble
 from skae._pca import PCA
+from skae._show_versions import show_versions
 from skae._table import TableEncoder
 from skae._vae import VAETransformer
 
@@ -15,6 +18,7 @@ __all__ = [
     "PCA",
     "TableEncoder",
     "VAETransformer",
+    "show_versions",
 ]
 
 __version__ = "0.1.0"
@@ -23,7 +27,7 @@ __version__ = "0.1.0"
 TRUSTED_TYPES = sorted(
     f"{cls.__module__}.{cls.__qualname__}"
     for cls in (
-        *(globals()[name] for name in __all__),
+        *(globals()[name] for name in __all__ if isclass(globals()[name])),
         *(getattr(networks, name) for name in networks.__all__),
         DenoisingEnsemble,  # the model of the detector if none is given
     )

@@ -6,7 +6,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -19,7 +19,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skae._checks import (
+    PARAMETER_CONSTRAINTS,
     check_autoencoder,
+    continue_weights,
     resolve_output_activation,
     validate_training_data,
     validate_validation_data,
@@ -37,6 +39,7 @@ from skae._device import (
 )
 from skae._losses import LOSSES, check_support
 from skae._module_estimator import ModuleEstimator
+from skae._output import in_output_container
 from skae._random import (
     networks_of_float32,
     private_random_numbers,
@@ -44,14 +47,8 @@ from skae._random import (
 )
 from skae._rollback import unchanged_on_failure
 from skae._rows import Rows, hold_out, to_rows
-from skae._sklearn_compat import (
-    Interval,
-    RealNotInt,
-    StrOptions,
-)
 from skae._solvers import SOLVERS
 from skae._training import (
-    LEARNING_RATES,
     Descent,
     Progress,
     Settings,
@@ -66,8 +63,6 @@ from skae._training import (
 )
 from skae._validation import mean_score, validate_codes, validate_table
 from skae.networks._dense import (
-    ACTIVATIONS,
-    OUTPUT_ACTIVATIONS,
     Network,
     anchor,
     dense_network,
@@ -120,40 +115,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     n_components_: int
     n_features_in_: int
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {
-        "n_components": [
-            Interval(Integral, 1, None, closed="left"),
-            Interval(RealNotInt, 0, 1, closed="neither"),
-        ],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(set(ACTIVATIONS))],
-        "network": [callable, None],
-        "init": [StrOptions({"pca", "random"})],
-        "tied_weights": ["boolean"],
-        "use_bias": ["boolean"],
-        "loss": [StrOptions(set(LOSSES))],
-        "output_activation": [StrOptions({"auto", *OUTPUT_ACTIVATIONS})],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "sparsity": [Interval(Real, 0, None, closed="left")],
-        "contraction": [Interval(Real, 0, None, closed="left")],
-        "pretrain_iter": [Interval(Integral, 0, None, closed="left")],
-        "solver": [StrOptions(set(SOLVERS))],
-        "learning_rate": [StrOptions(set(LEARNING_RATES))],
-        "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "shuffle": ["boolean"],
-        "warm_start": ["boolean"],
-        "precision": [StrOptions({"float32", "bf16"})],
-        "device": [str],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints: ClassVar[dict[str, list]] = PARAMETER_CONSTRAINTS
 
     _holds_out_from_start: ClassVar[bool] = False
     """Whether PCA, as a start, does without the rows that are held out.
@@ -188,7 +150,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         """
         return self._apply("encode", self._validate_rows(X))
 
-    def inverse_transform(self, X: ArrayLike) -> np.ndarray:
+    def inverse_transform(self, X: ArrayLike) -> Any:
         """Decode codes.
 
         Parameters
@@ -199,11 +161,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         Returns
         -------
         X_decoded : ndarray of shape (n_samples, `n_features_in_`)
-            Reconstructions, in the dtype of X.
+            Reconstructions, in the dtype of X. `set_output` turns them into a DataFrame.
         """
-        return self._apply("decode", validate_codes(self, X))
+        return in_output_container(self, self._apply("decode", validate_codes(self, X)), X)
 
-    def reconstruct(self, X: ArrayLike) -> np.ndarray:
+    def reconstruct(self, X: ArrayLike) -> Any:
         """Encode and decode the rows of X.
 
         Parameters
@@ -214,9 +176,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         Returns
         -------
         X_reconstructed : ndarray of shape (n_samples, n_features)
-            What is left of X after the code, in its dtype.
+            What is left of X after the code, in its dtype. `set_output` turns it into a
+            DataFrame.
         """
-        return self._apply("reconstruct", self._validate_rows(X))
+        return in_output_container(self, self._apply("reconstruct", self._validate_rows(X)), X)
 
     def reconstruction_error(self, X: ArrayLike, per_feature: bool = False) -> np.ndarray:
         """Loss of the reconstruction of each row.
@@ -284,9 +247,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         Returns
         -------
         X_expected : ndarray of shape (n_samples, n_features)
-            What `reconstruct` gives.
+            What `reconstruct` gives, always as an array.
         """
-        return self.reconstruct(X)
+        return self._apply("reconstruct", self._validate_rows(X))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -498,17 +461,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             start = Start(rows, linear)
         module = self._build_module(n_features, n_components, start)
         if continued:
-            try:
-                module.load_state_dict(self.module_.state_dict())
-            except RuntimeError as error:
-                raise ValueError(
-                    "The fitted weights cannot be continued, because the network has another "
-                    f"shape now: {n_features} features, n_components={n_components}, "
-                    f"hidden_layer_sizes={self.hidden_layer_sizes}, network={self.network}, "
-                    f"init={self.init!r}, tied_weights={self.tied_weights}, "
-                    f"use_bias={self.use_bias}. Set back what has changed, or start anew with a "
-                    "clone of the estimator or with warm_start=False."
-                ) from error
+            continue_weights(self, module, n_components)
         return module
 
     def _build_network(self, n_features: int, n_components: int) -> tuple[nn.Module, nn.Module]:

@@ -30,6 +30,7 @@ from skae._documentation import DocumentationLinkMixin
 from skae._explanation import conditional_means, gaussian_score_contributions
 from skae._linalg import minka_n_components, n_components_for_share
 from skae._moments import Moments, centred_rows, threads_of_blas
+from skae._output import in_output_container
 from skae._persistence import check_shapes, reading, with_versions
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
@@ -464,7 +465,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             return Z * scale.astype(Z.dtype, copy=False)
         return (Z * scale).astype(Z.dtype)  # deviations that the dtype of the data cannot hold
 
-    def inverse_transform(self, X: Any) -> np.ndarray:
+    def inverse_transform(self, X: Any) -> Any:
         """Map components back to features.
 
         Parameters
@@ -476,14 +477,16 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         -------
         X_original : ndarray of shape (n_samples, n_features)
             The points of the principal subspace that have these components, in the dtype of X.
+            `set_output` turns them into a DataFrame.
         """
-        X = validate_codes(self, X)
+        codes = validate_codes(self, X)
         axes = self.components_
         if self.whiten:
             axes = np.sqrt(self.explained_variance_)[:, np.newaxis] * axes
+        dtype = codes.dtype
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = X @ axes.astype(X.dtype, copy=False) + self.mean_.astype(X.dtype, copy=False)
-        return within_range(rows)
+            rows = codes @ axes.astype(dtype, copy=False) + self.mean_.astype(dtype, copy=False)
+        return in_output_container(self, within_range(rows), X)
 
     def get_covariance(self) -> np.ndarray:
         """Covariance matrix of the probabilistic model.

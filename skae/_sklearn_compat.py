@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 from sklearn.utils._plotting import _validate_style_kwargs
+from sklearn.utils._set_output import _auto_wrap_is_configured, _get_container_adapter
 from sklearn.utils.parallel import _get_threadpool_controller
 from sklearn.utils.validation import (
     _check_feature_names,
@@ -25,9 +26,11 @@ __all__ = [
     "Interval",
     "RealNotInt",
     "StrOptions",
+    "_auto_wrap_is_configured",
     "_check_feature_names",
     "_check_feature_names_in",
     "_check_sample_weight",
+    "_get_container_adapter",
     "_get_feature_names",
     "_get_threadpool_controller",
     "_num_samples",

@@ -759,7 +759,7 @@ class VAETransformer(BaseAutoencoder):
         if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
         rng = check_random_state(random_state)
-        X = self.inverse_transform(rng.standard_normal((int(n_samples), self.n_components_)))
+        X = self._apply("decode", rng.standard_normal((int(n_samples), self.n_components_)))
         if not with_noise:
             return X
         density = LOSSES[self._fitted_loss].density

@@ -221,7 +221,10 @@ def validate_codes(estimator: BaseEstimator, X: Any) -> np.ndarray:
     names = names_of(X)
     if names is not None:
         wanted = list(estimator.get_feature_names_out())
-        if list(names) != wanted:
+        numbered = [
+            f"x{i}" for i in range(len(wanted))
+        ]  # by scikit-learn, of columns without names
+        if list(names) not in (wanted, numbered):
             raise ValueError(
                 f"X has columns {listed(names)}, but the codes of {owner} have columns "
                 f"{listed(wanted)}. Pass the columns in this order and with these names, or, if "

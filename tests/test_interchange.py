@@ -1,7 +1,7 @@
 """Estimators in the hands of other tools: files, notebooks, meta-estimators."""
 
 import re
-from inspect import signature
+from inspect import isclass, signature
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ def small(name):
     return constructor(**{key: value for key, value in wanted.items() if key in known})
 
 
-ESTIMATORS = [small(name) for name in skae.__all__]
+ESTIMATORS = [small(name) for name in skae.__all__ if isclass(getattr(skae, name))]
 MODELS = [estimator for estimator in ESTIMATORS if hasattr(type(estimator), "score_samples")]
 NETWORKS = [
     networks.Conv1dNetwork((4, 1), (3, 2)),

@@ -20,7 +20,7 @@ from skae import (
 )
 from skae._base import BaseAutoencoder
 
-ESTIMATORS = [getattr(skae, name) for name in skae.__all__]
+ESTIMATORS = [cls for cls in map(vars(skae).get, skae.__all__) if inspect.isclass(cls)]
 AUTOENCODERS = [cls for cls in ESTIMATORS if issubclass(cls, BaseAutoencoder)]
 CLASSES = ESTIMATORS + [
     getattr(module, name) for module in (networks, plotting) for name in module.__all__
