@@ -551,8 +551,23 @@ def native_table(X: Any, table: str = "X") -> Any:
     if type(X).__module__.startswith("narwhals") and hasattr(X, "to_native"):
         X = X.to_native()
     if type(X).__name__ == "RecordBatch" and hasattr(X, "schema"):
-        return sys.modules["pyarrow"].Table.from_batches([X])
+        X = sys.modules["pyarrow"].Table.from_batches([X])
+    check_distinct_names(X, table)
     return X
+
+
+def check_distinct_names(X: Any, table: str) -> None:
+    """Raise a ValueError if two columns of a DataFrame have one name."""
+    if isinstance(X, pd.DataFrame):
+        twice = [] if X.columns.is_unique else X.columns[X.columns.duplicated()].unique()
+    else:  # pyarrow's; polars has no such tables
+        names = getattr(X, "column_names", [])
+        twice = [] if len(set(names)) == len(names) else {n for n in names if names.count(n) > 1}
+    if len(twice) > 0:
+        raise ValueError(
+            f"Several columns of {table} have the same name: {listed(twice)}. Rename them, so that "
+            "each column has a name of its own."
+        )
 
 
 def columns_of(X: Any) -> Iterable[Any] | None:

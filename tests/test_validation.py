@@ -731,3 +731,16 @@ def test_mean_score_is_the_mean_in_more_digits(weights):
 
 def test_mean_of_the_lowest_scores_is_the_lowest_number():
     assert mean_score(np.full(4, np.finfo(float).min), None) == np.finfo(float).min
+
+
+@pytest.mark.parametrize("library", ["pandas", "pyarrow"])
+@pytest.mark.parametrize(
+    "estimator", [PCA(), AutoencoderTransformer(1), AutoencoderOutlierDetector()], ids=class_name
+)
+def test_columns_of_one_name_are_refused(estimator, library):
+    X = np.eye(3)
+    frame = pd.DataFrame(X, columns=["a", "b", "a"])
+    if library == "pyarrow":
+        frame = pa.table([pa.array(column) for column in X], names=["a", "b", "a"])
+    with pytest.raises(ValueError, match="Several columns of X have the same name: 'a'. Rename"):
+        estimator.fit(frame)
