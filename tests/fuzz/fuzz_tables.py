@@ -213,12 +213,15 @@ CONTAINERS = {
 }
 
 
+FRAME_ERRORS = (pa.ArrowException, pl.exceptions.PolarsError)
+
+
 def make_table(case):
     """The table, or the array in it where the container does not take its type."""
     X = numbers_of(case)
     try:
         return CONTAINERS[case.container](X)
-    except (TypeError, ValueError, OverflowError, pa.ArrowException, pl.exceptions.PolarsError):
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, *FRAME_ERRORS):
         return X
 
 
