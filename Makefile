@@ -9,13 +9,17 @@ FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 # Extra that `make bench` installs: bench-peers adds the libraries to compare with.
 BENCH ?= bench
 
-.PHONY: bench demo test lint docs clean
+.PHONY: bench demo test fuzz lint docs clean
 
 demo: $(VENV)/installed-plot
 	$(BIN)/python examples/save_figures.py examples/plot_digits_pipeline.py demo
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+# FUZZ takes the options of the script, such as FUZZ="--cases 1000 --seed 7".
+fuzz: $(VENV)/installed-test
+	$(BIN)/python tests/fuzz/run.py $(FUZZ)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
