@@ -36,7 +36,8 @@ import skae
 assert sys.prefix in skae.__file__, skae.__file__
 model = make_pipeline(StandardScaler(), skae.AutoencoderTransformer(2, max_iter=2))
 assert model.fit_transform(load_iris().data).shape == (150, 2)
-assert skae.AutoencoderOutlierDetector(skae.PCA(2)).fit_predict(load_iris().data).shape == (150,)
+detector = skae.AutoencoderOutlierDetector(skae.PCA(2), contamination=0.1)
+assert (detector.fit_predict(load_iris().data) == -1).sum() == 15
 skae.show_versions()
 """
 
