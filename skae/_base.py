@@ -6,7 +6,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -19,7 +19,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skae._checks import (
+    PARAMETER_CONSTRAINTS,
     check_autoencoder,
+    continue_weights,
     resolve_output_activation,
     validate_training_data,
     validate_validation_data,
@@ -30,6 +32,7 @@ from skae._device import (
     FLOATS,
     LARGE_STEP,
     PARALLEL_STEP,
+    count_weights,
     resolve_device,
     threads,
     torch_at_work,
@@ -44,14 +47,8 @@ from skae._random import (
 )
 from skae._rollback import unchanged_on_failure
 from skae._rows import Rows, hold_out, to_rows
-from skae._sklearn_compat import (
-    Interval,
-    RealNotInt,
-    StrOptions,
-)
 from skae._solvers import SOLVERS
 from skae._training import (
-    LEARNING_RATES,
     Descent,
     Progress,
     Settings,
@@ -64,10 +61,8 @@ from skae._training import (
     train,
     train_epoch,
 )
-from skae._validation import validate_codes, validate_table, validate_weights
+from skae._validation import mean_score, validate_codes, validate_table
 from skae.networks._dense import (
-    ACTIVATIONS,
-    OUTPUT_ACTIVATIONS,
     Network,
     anchor,
     dense_network,
@@ -120,40 +115,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     n_components_: int
     n_features_in_: int
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {
-        "n_components": [
-            Interval(Integral, 1, None, closed="left"),
-            Interval(RealNotInt, 0, 1, closed="neither"),
-        ],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(set(ACTIVATIONS))],
-        "network": [callable, None],
-        "init": [StrOptions({"pca", "random"})],
-        "tied_weights": ["boolean"],
-        "use_bias": ["boolean"],
-        "loss": [StrOptions(set(LOSSES))],
-        "output_activation": [StrOptions({"auto", *OUTPUT_ACTIVATIONS})],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "sparsity": [Interval(Real, 0, None, closed="left")],
-        "contraction": [Interval(Real, 0, None, closed="left")],
-        "pretrain_iter": [Interval(Integral, 0, None, closed="left")],
-        "solver": [StrOptions(set(SOLVERS))],
-        "learning_rate": [StrOptions(set(LEARNING_RATES))],
-        "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "shuffle": ["boolean"],
-        "warm_start": ["boolean"],
-        "precision": [StrOptions({"float32", "bf16"})],
-        "device": [str],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints: ClassVar[dict[str, list]] = PARAMETER_CONSTRAINTS
 
     _holds_out_from_start: ClassVar[bool] = False
     """Whether PCA, as a start, does without the rows that are held out.
@@ -233,7 +195,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         -------
         error : ndarray of shape (n_samples,) or (n_samples, n_features)
             In the unit of `loss`: squared units of X for "squared_error", units of X for
-            "absolute_error", nats for the others.
+            "absolute_error", nats for the others. A loss that no number can hold is the largest
+            number of the dtype.
         """
         method = "elementwise_loss" if per_feature else "reconstruction_loss"
         return self._apply(method, self._validate_loss_rows(X))
@@ -250,7 +213,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         -------
         score : ndarray of shape (n_samples,)
             Minus `reconstruction_error`; of a `VAETransformer`, a lower bound of the log-density in
-            nats.
+            nats. A score that no number can hold is the lowest number of the dtype.
         """
         return self._apply("score", self._validate_loss_rows(X), *self._score_arguments())
 
@@ -271,11 +234,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         score : float
             In the unit of `score_samples`.
         """
-        scores = self.score_samples(X)
-        weights = None
-        if sample_weight is not None:
-            weights = validate_weights(sample_weight, scores[:, np.newaxis])
-        return float(np.average(scores, weights=weights))
+        return mean_score(self.score_samples(X), sample_weight)
 
     def expected(self, X: ArrayLike) -> np.ndarray:
         """Give the value that the model expects in each cell, for `AutoencoderOutlierDetector`.
@@ -407,7 +366,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         return self
 
     def _validate_rows(self, X: ArrayLike) -> np.ndarray:
-        check_is_fitted(self)
+        if not hasattr(self, "module_"):
+            check_is_fitted(self)  # its search takes as long as all other checks of a row
         return validate_table(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
 
     def _validate_loss_rows(self, X: ArrayLike) -> np.ndarray:
@@ -501,17 +461,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             start = Start(rows, linear)
         module = self._build_module(n_features, n_components, start)
         if continued:
-            try:
-                module.load_state_dict(self.module_.state_dict())
-            except RuntimeError as error:
-                raise ValueError(
-                    "The fitted weights cannot be continued, because the network has another "
-                    f"shape now: {n_features} features, n_components={n_components}, "
-                    f"hidden_layer_sizes={self.hidden_layer_sizes}, network={self.network}, "
-                    f"init={self.init!r}, tied_weights={self.tied_weights}, "
-                    f"use_bias={self.use_bias}. Set back what has changed, or start anew with a "
-                    "clone of the estimator or with warm_start=False."
-                ) from error
+            continue_weights(self, module, n_components)
         return module
 
     def _build_network(self, n_features: int, n_components: int) -> tuple[nn.Module, nn.Module]:
@@ -608,8 +558,3 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         """Give the fitted attributes that the other models do not have."""
         return {}
-
-
-def count_weights(module: nn.Module) -> int:
-    """Count the numbers that a module learns."""
-    return sum(weights.numel() for weights in module.parameters())

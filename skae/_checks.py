@@ -3,16 +3,63 @@
 from __future__ import annotations
 
 from inspect import signature
+from numbers import Integral, Real
 from typing import Any
 from warnings import warn
 
 import numpy as np
+from torch import nn
 
 from skae._device import FLOATS, resolve_device
 from skae._losses import LOSSES, SMALL_VARIANCE, VARIANCE_FLOOR, check_support
 from skae._rows import INFERENCE_BATCH_SIZE, Rows
-from skae._sklearn_compat import _get_feature_names
-from skae._validation import read_table, validate_table, validate_weights
+from skae._sklearn_compat import Interval, RealNotInt, StrOptions, _get_feature_names
+from skae._solvers import SOLVERS
+from skae._training import LEARNING_RATES
+from skae._validation import (
+    check_float32_cells,
+    name_of,
+    read_table,
+    validate_table,
+    validate_weights,
+)
+from skae.networks._dense import ACTIVATIONS, OUTPUT_ACTIVATIONS
+
+# What each parameter of an autoencoder may be, for scikit-learn's validation.
+PARAMETER_CONSTRAINTS: dict[str, list] = {
+    "n_components": [
+        Interval(Integral, 1, None, closed="left"),
+        Interval(RealNotInt, 0, 1, closed="neither"),
+    ],
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "activation": [StrOptions(set(ACTIVATIONS))],
+    "network": [callable, None],
+    "init": [StrOptions({"pca", "random"})],
+    "tied_weights": ["boolean"],
+    "use_bias": ["boolean"],
+    "loss": [StrOptions(set(LOSSES))],
+    "output_activation": [StrOptions({"auto", *OUTPUT_ACTIVATIONS})],
+    "dropout": [Interval(Real, 0, 1, closed="left")],
+    "alpha": [Interval(Real, 0, None, closed="left")],
+    "sparsity": [Interval(Real, 0, None, closed="left")],
+    "contraction": [Interval(Real, 0, None, closed="left")],
+    "pretrain_iter": [Interval(Integral, 0, None, closed="left")],
+    "solver": [StrOptions(set(SOLVERS))],
+    "learning_rate": [StrOptions(set(LEARNING_RATES))],
+    "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "shuffle": ["boolean"],
+    "warm_start": ["boolean"],
+    "precision": [StrOptions({"float32", "bf16"})],
+    "device": [str],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
 
 
 def validate_training_data(
@@ -48,6 +95,7 @@ def validate_training_data(
         estimator, X, accept_sparse="csr", dtype=FLOATS, reset=reset, ensure_min_samples=min_rows
     )
     names = getattr(estimator, "feature_names_in_", None)
+    check_float32_cells(X, name_of(estimator), names, f"X{suffix}")
     if X_clean is None:
         check_support(X, estimator.loss, names, table=f"X{suffix}")
     else:
@@ -143,6 +191,7 @@ def validate_clean_rows(estimator: Any, X_clean: Any, X: Any, names: Any, suffix
             f"{name} has columns {list(clean_names)} and X{suffix} has columns {list(names)}; give "
             "both the same columns in the same order."
         )
+    check_float32_cells(X_clean, name_of(estimator), names, name)
     check_support(X_clean, estimator.loss, names, table=name)
     return X_clean
 
@@ -161,7 +210,8 @@ def check_autoencoder(estimator: Any) -> None:
             f"{estimator.loss!r}, which needs {loss.output_activation!r}; use "
             "output_activation='auto'."
         )
-    for name in ("alpha", "sparsity", "contraction", "learning_rate_init", "beta"):
+    in_float32 = ("alpha", "sparsity", "contraction", "learning_rate_init", "beta")
+    for name in (*in_float32, "noise_variance"):
         check_float32(name, getattr(estimator, name, 0.0))
     if estimator.network is not None:
         check_network_alone(estimator)
@@ -222,3 +272,18 @@ def resolve_output_activation(estimator: Any) -> str:
     if estimator.output_activation == "auto":
         return LOSSES[estimator.loss].output_activation
     return estimator.output_activation
+
+
+def continue_weights(estimator: Any, module: nn.Module, n_components: int) -> None:
+    """Give a new module the weights of the fitted one."""
+    try:
+        module.load_state_dict(estimator.module_.state_dict())
+    except RuntimeError as error:
+        names = ("hidden_layer_sizes", "network", "init", "tied_weights", "use_bias")
+        parameters = ", ".join(f"{name}={getattr(estimator, name)!r}" for name in names)
+        raise ValueError(
+            "The fitted weights cannot be continued, because the network has another shape now: "
+            f"{estimator.n_features_in_} features, n_components={n_components}, {parameters}. Set "
+            "back what has changed, or start anew with a clone of the estimator or with "
+            "warm_start=False."
+        ) from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skae._torch_compat import threads_of_this_thread
+from skae._torch_compat import copy_all, own_tensors, threads_of_this_thread
 
 CPU = torch.device("cpu")
 
@@ -101,14 +101,15 @@ def to_tensor(
     return torch.from_numpy(array).to(device=device, dtype=dtype)
 
 
-class _Copies(threading.local):
-    """Copies of the modules that are alive; in no other thread's way."""
+class _Kept(threading.local):
+    """What is known of modules that are alive; in no other thread's way."""
 
     def __init__(self) -> None:
-        self.of: WeakKeyDictionary[nn.Module, dict[Any, nn.Module]] = WeakKeyDictionary()
+        self.copies: WeakKeyDictionary[nn.Module, dict[Any, nn.Module]] = WeakKeyDictionary()
+        self.n_weights: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
-_COPIES = _Copies()
+_KEPT = _Kept()
 
 
 def copy_to(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -117,22 +118,28 @@ def copy_to(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.M
     The copy is kept for as long as the module lives and takes over its weights in every call:
     making it anew costs several times as much as one row on its way through the network.
     """
-    parts = tuple(map(id, module.modules()))  # a part may have been exchanged
-    copies = _COPIES.of.setdefault(module, {})
-    key = device, dtype, parts
+    parts = list(module.modules())
+    copies = _KEPT.copies.setdefault(module, {})
+    key = device, dtype, tuple(map(id, parts))  # a part may have been exchanged
     if key not in copies:
         copies[key] = copy.deepcopy(module).to(device, dtype)
         return copies[key]
     with torch.no_grad():
-        for target, source in zip(tensors_of(copies[key]), tensors_of(module), strict=True):
-            target.copy_(source)
+        copy_all(list(tensors_of(copies[key].modules())), list(tensors_of(parts)))
     return copies[key]
 
 
-def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield the parameters and buffers of a module."""
-    yield from module.parameters()
-    yield from module.buffers()
+def tensors_of(parts: Iterable[nn.Module]) -> Iterator[torch.Tensor]:
+    """Yield the parameters and buffers of the parts of a module."""
+    for part in parts:
+        yield from own_tensors(part)
+
+
+def count_weights(module: nn.Module) -> int:
+    """Count the numbers that a module learns; once, because that takes as long as a row."""
+    if module not in _KEPT.n_weights:
+        _KEPT.n_weights[module] = sum(weights.numel() for weights in module.parameters())
+    return _KEPT.n_weights[module]
 
 
 def threads(n_threads: int | None) -> AbstractContextManager[None]:
@@ -140,7 +147,9 @@ def threads(n_threads: int | None) -> AbstractContextManager[None]:
 
     Only calls by this thread of the program are meant.
     """
-    return nullcontext() if n_threads is None else threads_of_this_thread(n_threads)
+    if n_threads is None:
+        return nullcontext()
+    return threads_of_this_thread(threads_after_fork(n_threads))
 
 
 @contextmanager
@@ -151,11 +160,7 @@ def torch_at_work(device: torch.device) -> Iterator[None]:
     turns Torch's ways to run out of memory into a MemoryError.
     """
     try:
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(device.type, enabled=False),
-        ):
+        with _plain_arithmetic(device):
             yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -164,6 +169,18 @@ def torch_at_work(device: torch.device) -> Iterator[None]:
             f"Torch ran out of memory on device={str(device)!r}. Lower hidden_layer_sizes, "
             "n_components or batch_size, or pass fewer columns."
         ) from error
+
+
+def _plain_arithmetic(device: torch.device) -> AbstractContextManager[Any]:
+    """Give the contexts that are needed, which mostly are none: each costs some microseconds."""
+    contexts = ExitStack()
+    if torch.is_inference_mode_enabled():
+        contexts.enter_context(torch.inference_mode(False))
+    if not torch.is_grad_enabled():
+        contexts.enter_context(torch.enable_grad())
+    if device.type != "meta" and torch.is_autocast_enabled(device.type):
+        contexts.enter_context(torch.autocast(device.type, enabled=False))
+    return contexts
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -204,3 +221,25 @@ def matrix_fits(m: int, device: torch.device) -> bool:
         return True
     free = available_memory(device)
     return free is None or 3 * 8 * m * m <= free
+
+
+_forked = False
+
+
+def threads_after_fork(n_threads: int) -> int:
+    """Give the number of threads to use where there may be so many: one in a forked process.
+
+    A fork copies the memory of a process but none of its threads. Pools that ran before it, those
+    of OpenMP too, then wait for ever for threads that are not there.
+    """
+    return 1 if _forked else n_threads
+
+
+def _continue_on_one_thread() -> None:
+    global _forked
+    _forked = True
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_continue_on_one_thread)

@@ -24,7 +24,11 @@ def gaussian_contributions(deviation: np.ndarray, precision: np.ndarray) -> np.n
     Mayrhofer & Filzmoser, "Multivariate outlier explanations using Shapley values and Mahalanobis
     distances", Econometrics and Statistics (2023).
     """
-    return 0.5 * deviation * (deviation @ precision)
+    with np.errstate(over="ignore", invalid="ignore"):
+        contributions = 0.5 * deviation * (deviation @ precision)
+    # Of rows that are so far away that no number holds them, the largest ones with a finite sum.
+    largest = np.finfo(contributions.dtype).max / contributions.shape[1]
+    return np.clip(np.nan_to_num(contributions, nan=largest), -largest, largest)
 
 
 def gaussian_score_contributions(
@@ -41,7 +45,11 @@ def gaussian_score_contributions(
 
 def conditional_means(X: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """Mean of each cell of a normal distribution given all other cells of its row."""
-    return X - (X - mean) @ precision / np.diag(precision)
+    # In units of the largest deviation of a row, so that the sums of huge ones do not overflow.
+    deviation = X / 2.0 - mean / 2.0
+    _, exponents = np.frexp(np.abs(deviation).max(axis=1, keepdims=True))
+    scaled = np.ldexp(deviation, -exponents)
+    return X - 2.0 * np.ldexp(scaled @ precision / np.diag(precision), exponents)
 
 
 def sampled_shapley_values(

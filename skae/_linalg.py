@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import log, pi
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from scipy.special import gammaln
 from torch import Tensor
 
 _FLOAT64_EPS = float(np.finfo(np.float64).eps)
+# Entries of an axis that differ by a smaller share are equal but for rounding.
+_TIE = 1e-5
 # With fewer rows and columns than this, all eigenpairs cost as little as a few of them.
 _SMALL_EIGENPROBLEM = 150
 # LAPACK's bisection for some eigenpairs beats divide and conquer for all of them below this share.
@@ -109,6 +112,10 @@ def zero_out_rounding(variances: np.ndarray, noise: float) -> np.ndarray:
 def flip_signs(axes: np.ndarray) -> np.ndarray:
     """Make the entry of every row that is largest in absolute value positive.
 
+    Entries within a share of 1e-5 of the largest one tie with it, and the first of them counts.
+    Two standardized columns, for example, have axes (1, 1) and (1, -1) over the root of two, and
+    rounding alone, which the order of the rows changes, would else say which entry is the largest.
+
     Parameters
     ----------
     axes : ndarray of shape (n_components, n_features)
@@ -117,7 +124,9 @@ def flip_signs(axes: np.ndarray) -> np.ndarray:
     -------
     ndarray of shape (n_components, n_features)
     """
-    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]  # (n_components,)
+    sizes = np.abs(axes)
+    ties = sizes >= (1.0 - _TIE) * sizes.max(axis=1, keepdims=True)
+    largest = axes[np.arange(len(axes)), ties.argmax(axis=1)]  # (n_components,)
     return axes * np.where(largest < 0.0, -1.0, 1.0).astype(axes.dtype)[:, np.newaxis]
 
 
@@ -177,8 +186,8 @@ def minka_log_evidence(variances: np.ndarray, rank: int, n_samples: float) -> fl
     n_features = len(variances)
     if not 1 <= rank < n_features:
         raise ValueError(f"rank={rank} must be between 1 and n_features - 1 = {n_features - 1}.")
-    smallest = 1e-15
-    if variances[rank - 1] < smallest:
+    smallest = 1e-15 * variances[0]  # of the unit of the data
+    if variances[rank - 1] <= smallest:
         return -float("inf")
     halves = np.arange(n_features, n_features - rank, -1) / 2.0
     log_volume = -rank * log(2.0) + float((gammaln(halves) - halves * log(pi)).sum())
@@ -219,6 +228,8 @@ def minka_n_components(variances: np.ndarray, n_samples: float) -> int:
     int
         Between 1 and n_features - 1; 0 for a single feature, whose evidence is not defined.
     """
+    if len(variances) and variances[0] > 0.0:
+        variances = variances / variances[0]  # the unit of the data only adds a constant
     evidence = [minka_log_evidence(variances, rank, n_samples) for rank in range(1, len(variances))]
     return int(np.argmax(evidence)) + 1 if evidence else 0
 
@@ -270,6 +281,114 @@ def right_singular_vectors(rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
         on_device = torch.linalg.svd(rows, full_matrices=False)
         values, axes = on_device[1].cpu().numpy(), on_device[2].cpu().numpy()
     return values, flip_signs(axes)
+
+
+def scaled_singular_vectors(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values and right singular vectors of columns whose scales are far apart.
+
+    Other methods give every singular value to the rounding of the largest one, which hides those
+    of small columns. Here the columns are divided by their lengths and made triangular, long ones
+    first. A column that those before it explain up to rounding adds no rank. One-sided Jacobi
+    rotations of the triangle, times the lengths again, then give every singular value to as many
+    digits as the divided columns allow, whatever the lengths are.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, n_features), float64
+
+    Returns
+    -------
+    singular_values : ndarray of shape (rank,)
+        In decreasing order, all positive.
+    axes : ndarray of shape (rank, n_features)
+        Orthonormal rows, with the signs of `flip_signs`.
+
+    References
+    ----------
+    Drmač & Veselić (2008). "New fast and accurate Jacobi SVD algorithm". SIAM Journal on Matrix
+    Analysis and Applications 29(4), 1322-1362.
+    """
+    largest = np.abs(rows).max(axis=0, initial=0.0)
+    (used,) = np.nonzero(largest)
+    if not len(used):
+        return np.empty(0), np.empty((0, rows.shape[1]))
+    divided = rows[:, used] / largest[used]
+    norms = np.linalg.norm(divided, axis=0)
+    divided /= norms
+    lengths = largest[used] * norms
+    order = np.argsort(-lengths, kind="stable")
+    tolerance = (16 + len(used)) * _FLOAT64_EPS
+    upper: Any = np.linalg.qr(divided[:, order], mode="r")
+    adds_rank = np.zeros(len(order), dtype=bool)
+    adds_rank[: len(upper)] = np.abs(np.diagonal(upper)) > tolerance
+    if not adds_rank[: len(upper)].all():
+        order = np.concatenate([order[adds_rank], order[~adds_rank]])
+        upper = np.linalg.qr(divided[:, order], mode="r")[: np.count_nonzero(adds_rank)]
+    # What rounding cannot tell from zero in a column of length one is much in a long column.
+    upper = np.where(np.abs(upper) > tolerance, upper, 0.0)
+    return _vectors_of_scaled(upper, lengths[order], used[order], rows.shape[1])
+
+
+def scaled_principal_axes(
+    covariance: np.ndarray, noise: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Variances and axes of a covariance matrix of columns whose scales are far apart.
+
+    As `scaled_singular_vectors`, from a Cholesky decomposition of the matrix of correlations.
+    Rounding is relative to every column by itself in a matrix of inner products, so that it hides
+    variances of nearly collinear columns only.
+
+    Parameters
+    ----------
+    covariance : ndarray of shape (n_features, n_features), float64
+    noise : float
+        Rounding of a correlation.
+
+    Returns
+    -------
+    variances : ndarray of shape (rank,)
+        In decreasing order, all positive.
+    axes : ndarray of shape (rank, n_features)
+    smallest_pivot : float
+        Share of the variance of a column that the columns before it do not explain, the smallest
+        one; zero if the matrix is singular up to rounding. The relative error of the variances is
+        about ``noise`` over this.
+    """
+    variances = np.diagonal(covariance)
+    (used,) = np.nonzero(variances > 0.0)
+    if not len(used):
+        return np.empty(0), np.empty((0, len(covariance))), 1.0
+    used = used[np.argsort(-variances[used], kind="stable")]
+    deviations = np.sqrt(variances[used])
+    rest = covariance[np.ix_(used, used)] / deviations / deviations[:, np.newaxis]
+    factor, pivots = [], []
+    for k in range(len(used)):
+        pivots.append(max(float(rest[k, k]), 0.0))
+        if pivots[-1] > noise:
+            row = rest[k] / np.sqrt(rest[k, k])
+            row[:k] = 0.0
+            rest -= np.outer(row, row)
+            factor.append(np.where(np.abs(row) > noise, row, 0.0))
+        rest[k], rest[:, k] = 0.0, 0.0
+    smallest = min(pivots)
+    singular_values, axes = _vectors_of_scaled(np.array(factor), deviations, used, len(covariance))
+    return singular_values**2, axes, smallest if smallest > noise else 0.0
+
+
+def _vectors_of_scaled(
+    upper: np.ndarray, lengths: np.ndarray, columns: np.ndarray, n_features: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Singular vectors of a factor of full rank whose columns get their lengths back."""
+    # dgejsv scales rows, in the order that it finds best.
+    rows = np.asfortranarray((upper * lengths).T)  # (n_used, rank)
+    values, vectors, _, scale, _, info = linalg.lapack.dgejsv(
+        rows, joba=2, jobu=0, jobv=0, jobr=0, jobt=0, jobp=0
+    )
+    if info != 0:
+        raise np.linalg.LinAlgError("Jacobi rotations did not converge.")
+    axes = np.zeros((len(upper), n_features))
+    axes[:, columns] = vectors[:, : len(upper)].T
+    return values * (scale[0] / scale[1]), flip_signs(axes)
 
 
 def orthonormal_rows(axes: np.ndarray, trusted: np.ndarray) -> np.ndarray:

@@ -27,7 +27,10 @@ from skae._persistence import load_weights, reading, with_versions
 from skae._random import private_random_numbers
 from skae._reporting import EpochReporter
 from skae._rows import in_batches
-from skae._validation import float_dtype
+from skae._validation import float_dtype, within_range
+
+# Which end of the numbers stands for a loss, and for a score, that no number can hold.
+WORST = {"contributions": 1, "elementwise_loss": 1, "reconstruction_loss": 1, "score": -1}
 
 
 class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimator, ABC):
@@ -107,7 +110,8 @@ class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimato
             module = copy_to(module, device, dtype)
         function = getattr(module, method)
         with torch_at_work(device), threads(self._threads_to_apply(X.shape)):
-            return in_batches(lambda batch: function(batch, *arguments), X, device)
+            results = in_batches(lambda batch: function(batch, *arguments), X, device)
+        return within_range(results, WORST.get(method))
 
     def __getstate__(self) -> dict[str, Any]:
         """Replace the module by its weights as arrays, which any machine and reader can load."""

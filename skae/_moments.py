@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +16,7 @@ from numpy.typing import DTypeLike
 from scipy import sparse
 from torch import Tensor
 
+from skae._device import threads_after_fork
 from skae._sklearn_compat import _get_threadpool_controller, _openmp_effective_n_threads
 
 # A block is large enough for one product of it to hide the addition of a float64 scatter matrix,
@@ -34,6 +37,8 @@ _ONE_THREAD_EIGENPROBLEM = 512
 _SMALL_PROBLEM = 2**24
 # Wider matrices keep BLAS's own threads busy, and would take much memory in every thread.
 _MAX_THREADED_WIDTH = 2048
+# Columns with a smaller ratio of deviation to mean are centred at their first row.
+_NARROW = {"float64": 1e-9, "float32": 1e-5}
 # A sparse column whose squared mean is larger than this many variances has less than one zero in
 # as many cells: it is dense in all but name.
 _DENSE_COLUMN_RATIO = 1000.0
@@ -117,6 +122,7 @@ class Moments:
             else:
                 dtype = np.dtype(product_dtype or product_dtype_for(X))
                 weight, mean, scatter = _dense_moments(X, weights, dtype, device)
+                _settle_narrow_columns(X, weights, dtype, weight, mean, scatter)
         if scale != 1.0:
             weight, scatter = weight * scale, scatter * scale
         return cls(n_samples, weight, mean.to(device), scatter.to(device))
@@ -198,17 +204,19 @@ def column_means(X: Any, sample_weight: np.ndarray | None = None) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_features,), float64
-        Not finite where X is not.
+        Not finite where X is not. Of constant columns it is their value to the last bit, because
+        the first row is subtracted before the rows are added up.
     """
     _, _, weights = _scaled_weights(X.shape[0], sample_weight)
     weight = float(X.shape[0]) if weights is None else max(weights.sum(), np.finfo(float).tiny)
     dtype = np.dtype(np.float64)
+    first = X[_first_row(weights)].astype(dtype)
     mean = np.zeros(X.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in _slices(X.shape[0], _block_rows(X.shape[1], dtype.itemsize)):
-            block = X[rows].astype(dtype, copy=False)
+            block = np.subtract(X[rows], first, dtype=dtype)
             mean += _column_sums(block, None if weights is None else weights[rows]) / weight
-    return mean
+    return first + mean
 
 
 def gram_matrix(
@@ -346,11 +354,77 @@ def threads_of_blas(X: Any) -> AbstractContextManager[Any]:
     smaller = min(X.shape)
     if smaller > _ONE_THREAD_EIGENPROBLEM or X.shape[0] * X.shape[1] * smaller < _SMALL_PROBLEM:
         return nullcontext()
-    return _one_thread_of_blas()
+    return _OneThreadOfBlas()
 
 
-def _one_thread_of_blas() -> AbstractContextManager[Any]:
-    return _get_threadpool_controller().limit(limits=1, user_api="blas")
+def _set_threads(library: Any, n_threads: int) -> None:
+    # The public method of threadpoolctl 3.8 does nothing in all threads but the first to use it,
+    # which may not be the one that leaves last.
+    getattr(library, "_real_set_num_threads", library.set_num_threads)(n_threads)
+
+
+class _BlasLimit:
+    """Keeps BLAS at one thread while any thread of the program asks for that.
+
+    The number belongs to the whole process. Whoever comes first remembers it and whoever leaves
+    last puts it back, so that blocks in several threads may overlap in any way.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.holders: set[object] = set()
+        self.before: list[tuple[Any, int]] = []
+
+    def enter(self, holder: object) -> None:
+        with self.lock:
+            if not self.holders:
+                libraries = _get_threadpool_controller().lib_controllers
+                self.before = [
+                    (library, library.get_num_threads())
+                    for library in libraries
+                    if library.user_api == "blas"
+                ]
+            self.holders.add(holder)
+            for library, _ in self.before:
+                _set_threads(library, 1)
+
+    def leave(self, holder: object) -> None:
+        """Also if `enter` was interrupted, and also twice."""
+        with self.lock:
+            self.holders.discard(holder)
+            if not self.holders:
+                for library, n_threads in self.before:
+                    _set_threads(library, n_threads)
+                self.before = []
+
+    def after_fork(self) -> None:
+        """Forget the threads that a forked process does not have."""
+        self.lock = threading.Lock()
+        self.holders.clear()
+        self.leave(None)
+
+
+_BLAS_LIMIT = _BlasLimit()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_BLAS_LIMIT.after_fork)
+
+
+class _OneThreadOfBlas:
+    """Context in which BLAS has one thread."""
+
+    def __enter__(self) -> None:
+        try:
+            _BLAS_LIMIT.enter(self)
+        except BaseException:
+            _BLAS_LIMIT.leave(self)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            _BLAS_LIMIT.leave(self)
+        except BaseException:
+            _BLAS_LIMIT.leave(self)
+            raise
 
 
 def _slices(length: int, step: int) -> Iterator[slice]:
@@ -385,7 +459,7 @@ def _dense_moments(
     n_samples, n_features = X.shape
     slices = list(_slices(n_samples, _block_rows(n_features, dtype.itemsize)))
     in_threads = _n_threads(len(slices), X.shape, n_features) > 1
-    with _one_thread_of_blas() if in_threads else nullcontext():
+    with _OneThreadOfBlas() if in_threads else nullcontext():
         if device.type == "cpu":
             block_weights, block_means, scatter = _within_blocks(X, weights, dtype, slices)
         else:
@@ -398,6 +472,58 @@ def _dense_moments(
             distances = (block_means - mean) * np.sqrt(block_weights)[:, np.newaxis]
             scatter += torch.from_numpy(distances.T @ distances).to(device)
     return float(weight), torch.from_numpy(mean), scatter
+
+
+def _settle_narrow_columns(
+    X: np.ndarray,
+    weights: np.ndarray | None,
+    dtype: np.dtype,
+    weight: float,
+    mean: Tensor,
+    scatter: Tensor,
+) -> None:
+    """Correct, in place, the moments of columns that hardly vary beside their means.
+
+    The mean of a block is known to some roundings of itself. Where that is not little beside the
+    spread of a column, the first row is subtracted instead, which is exact for cells so close
+    together, and a constant column has a scatter of exactly zero.
+    """
+    squares = scatter.diagonal().cpu().numpy()
+    means = mean.numpy()
+    constant = squares == 0.0
+    if constant.any():
+        means[constant] = X[_first_row(weights)][constant]  # to the last bit
+        nothing = torch.from_numpy(constant).to(scatter.device)
+        scatter[nothing] = 0.0
+        scatter[:, nothing] = 0.0
+    narrowness = _NARROW[dtype.name] ** 2
+    with np.errstate(under="ignore"):
+        (narrow,) = np.nonzero((squares != 0.0) & (squares <= narrowness * weight * means**2))
+    if not len(narrow):
+        return
+    first = X[_first_row(weights)][narrow].astype(np.float64)
+    totals = np.zeros(len(narrow))
+    for rows in _slices(len(X), _block_rows(X.shape[1], 8)):
+        block = X[rows][:, narrow] - first
+        totals += block.sum(axis=0) if weights is None else weights[rows] @ block
+    rest = totals / weight
+    cross = np.zeros((X.shape[1], len(narrow)))
+    others = means.copy()
+    means[narrow] = first + rest
+    for rows in _slices(len(X), _block_rows(X.shape[1], 8)):
+        block = np.subtract(X[rows], others, dtype=np.float64)
+        block[:, narrow] = X[rows][:, narrow] - first - rest
+        weighted = block if weights is None else weights[rows, np.newaxis] * block
+        cross += weighted.T @ block[:, narrow]
+    settled = torch.from_numpy(cross).to(scatter.device)
+    columns = torch.from_numpy(narrow).to(scatter.device)
+    scatter[:, columns] = settled
+    scatter[columns, :] = settled.T
+
+
+def _first_row(weights: np.ndarray | None) -> int:
+    """Find the first row that counts."""
+    return 0 if weights is None else int(np.argmax(weights > 0.0))
 
 
 def _within_blocks(
@@ -450,14 +576,14 @@ def _in_threads(
             return work(share)
 
     shares = [share.tolist() for share in np.array_split(np.arange(n_blocks), n_threads)]
-    with _one_thread_of_blas(), ThreadPoolExecutor(n_threads) as pool:
+    with _OneThreadOfBlas(), ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(quietly, shares))
 
 
 def _n_threads(n_blocks: int, shape: tuple[int, ...], width: int) -> int:
     if width > _MAX_THREADED_WIDTH or shape[0] * shape[1] * width < _THREADED_PRODUCT:
         return 1
-    return min(_openmp_effective_n_threads(), n_blocks)
+    return threads_after_fork(min(_openmp_effective_n_threads(), n_blocks))
 
 
 def _scatter_of_blocks(
@@ -609,14 +735,18 @@ def _centred_columns(
     """Means of columns, and the columns centred, with rows times the roots of their weights."""
     weight = float(len(X)) if weights is None else max(weights.sum(), np.finfo(float).tiny)
     block = X[:, columns].astype(dtype, copy=False)  # (n_samples, n_columns)
+    first = block[_first_row(weights)]
+    constant = (block == first).all(axis=0)  # rounding of the mean would give them a variance
     centre = (_column_sums(block, weights) / weight).astype(dtype)
     block = block - centre
     # Rows may be few and means large: the second centring is cheap beside the product.
     rest = _column_sums(block, weights) / weight
     block -= rest.astype(dtype)
+    if constant.any():
+        block[:, constant] = 0.0
     if weights is not None:
         block *= np.sqrt(weights)[:, np.newaxis].astype(dtype)
-    return centre + rest, block
+    return np.where(constant, first, centre + rest), block
 
 
 def _split_dense_columns(
@@ -653,10 +783,12 @@ def _split_dense_columns(
     second_moment = second.T @ row_weights / weight
     ratio = _DENSE_COLUMN_RATIO / (_DENSE_COLUMN_RATIO + 1.0)
     dense_columns |= mean**2 > ratio * second_moment
-    dense_part = rows[:, dense_columns].toarray() - mean[dense_columns]
+    dense_part = rows[:, dense_columns].toarray()
+    first = dense_part[_first_row(weights)].copy()  # so that constant columns are exactly zero
+    dense_part -= first
     rest = row_weights @ dense_part / weight
     dense_part -= rest
-    mean[dense_columns] += rest
+    mean[dense_columns] = first + rest
     dense_part *= root[:, np.newaxis]
     sparse_part = rows.copy()
     sparse_part.data *= np.repeat(~dense_columns, np.diff(rows.indptr))

@@ -177,7 +177,9 @@ def score_rows(estimator: Any, X: Any) -> np.ndarray:
         [np.asarray(estimator.score_samples(widened(part)), dtype=np.float64) for part in parts]
     )
     # What is not finite must not pass for an inlier: NaN is neither lower nor higher than anything.
-    return np.where(np.isfinite(scores), scores, -np.inf)
+    # The lowest number is what models of ours give in the place of less.
+    is_number = np.isfinite(scores) & (scores > np.finfo(np.float64).min)
+    return np.where(is_number, scores, -np.inf)
 
 
 def fit_parameters(estimator: Any, sample_weight: np.ndarray | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log, pi
+from math import isfinite, log, pi
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -16,17 +16,20 @@ from sklearn.utils.validation import check_is_fitted
 from skae._decomposition import (
     EIGENSOLVERS,
     Decomposition,
+    NotFiniteError,
     Problem,
     choose_solver,
-    finite_moments,
-    float_dtype,
+    decompose,
     project,
+    range_message,
+    solve_moments,
+    varies,
 )
 from skae._device import matrix_fits, resolve_device
 from skae._documentation import DocumentationLinkMixin
 from skae._explanation import conditional_means, gaussian_score_contributions
-from skae._linalg import minka_n_components, n_components_for_share, principal_axes
-from skae._moments import Moments, centred_rows, product_dtype_for, threads_of_blas
+from skae._linalg import minka_n_components, n_components_for_share
+from skae._moments import Moments, centred_rows, threads_of_blas
 from skae._output import in_output_container
 from skae._persistence import check_shapes, reading, with_versions
 from skae._rollback import unchanged_on_failure
@@ -36,7 +39,13 @@ from skae._sklearn_compat import (
     StrOptions,
     validate_parameter_constraints,
 )
-from skae._validation import validate_codes, validate_table, validate_weights
+from skae._validation import (
+    check_finite,
+    float_dtype,
+    validate_codes,
+    validate_table,
+    validate_weights,
+)
 
 _FLOAT_DTYPES = [np.float64, np.float32]
 _SPARSE_SOLVERS = ("arpack", "covariance_eigh", "gram_eigh")
@@ -52,6 +61,18 @@ _SAVED_SHAPES = {
 _LARGE_PROBLEM = 10**10
 # A fit keeps its moments for partial_fit up to this many features, which take 32 MiB.
 _MAX_KEPT_FEATURES = 2048
+# Sums of smaller squares have lost digits to underflow, or all of them.
+_SMALLEST_SQUARES = 1e-300
+
+
+# Parameters that have been found valid: to check them takes a fifth of the time of a small fit.
+_VALID_PARAMETERS: set[tuple[Any, ...]] = set()
+_MAX_REMEMBERED = 256
+
+
+def _is_plain(random_state: Any) -> bool:
+    """Whether to remember a value costs nothing."""
+    return random_state is None or isinstance(random_state, Integral)
 
 
 class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -356,22 +377,27 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
                 f"n_components={self.n_components} must be between 0 and "
                 f"n_features={n_features} in partial_fit."
             )
-        batch = finite_moments(X, sample_weight, device, product_dtype_for(X))
-        moments, n_seen = batch, X.shape[0]
+        # What float32 products lose cannot be computed again from rows that are gone.
+        with threads_of_blas(X):
+            moments = Moments.from_rows(X, sample_weight, device=device, product_dtype=np.float64)
+        trace = float(moments.scatter.trace())
+        if not isfinite(trace) or (trace < _SMALLEST_SQUARES and varies(X, sample_weight)):
+            names = getattr(self, "feature_names_in_", None)
+            check_finite(X, type(self).__name__, names)
+            raise ValueError(range_message(X, names))
+        n_seen = X.shape[0]
         if not first:
             n_seen += self.n_samples_seen_
-            moments = Moments.from_arrays(self._accumulated, device=device).merge(batch)
+            moments = Moments.from_arrays(self._accumulated, device=device).merge(moments)
         limit = _component_limit(moments.n_samples, moments.weight, n_features)
         n_components = self.n_components
         if isinstance(n_components, Integral):
             n_components = min(n_components, limit)
         _check_n_components(n_components, limit, "covariance_eigh", n_seen >= n_features)
-        covariance = moments.scatter / _degrees_of_freedom(moments.weight, moments.n_samples)
+        degrees_of_freedom = _degrees_of_freedom(moments.weight, moments.n_samples)
         n_computed = n_components if isinstance(n_components, Integral) else limit
-        variances, axes = principal_axes(covariance, n_computed)
-        decomposition = Decomposition(
-            moments.mean.cpu().numpy(), float(covariance.trace()), variances, axes
-        )
+        with threads_of_blas(X):
+            decomposition = solve_moments(moments, degrees_of_freedom, n_computed)
         dtype = X.dtype if first else np.result_type(self.mean_, X)
         self._store(decomposition, n_components, limit, moments.weight, dtype)
         self._fit_svd_solver = "covariance_eigh"
@@ -400,18 +426,42 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         """
         check_is_fitted(self)
         return self._transform(
-            validate_table(self, X, dtype=_FLOAT_DTYPES, accept_sparse=("csr", "csc"), reset=False)
+            validate_table(
+                self,
+                X,
+                # A memory map of integers is converted block by block.
+                dtype=None if _is_lazy(X) else _FLOAT_DTYPES,
+                accept_sparse=("csr", "csc"),
+                reset=False,
+            )
         )
 
     def _transform(self, X: Any) -> np.ndarray:
-        axes = self.components_
-        if self.whiten:
-            deviations = np.sqrt(self.explained_variance_)
-            scale = np.divide(
-                1.0, deviations, out=np.zeros_like(deviations), where=deviations > 0.0
+        dtype = float_dtype(X)
+        with np.errstate(over="ignore", invalid="ignore"):
+            Z = self._project(X)
+            if np.isfinite(Z.sum()):
+                return Z
+            # Differences or sums on the way may be too large for the dtype and the result not.
+            Z = self._project(X.astype(np.float64)).astype(dtype)
+        (rows,) = np.nonzero(~np.isfinite(Z).all(axis=1))
+        if len(rows):
+            raise ValueError(
+                f"Row {rows[0]} of X is so far from the training data that {dtype} numbers cannot "
+                "hold its components. Drop such rows, or replace the cells that stand for unknown "
+                "values."
             )
-            return project(X, self.mean_, axes) * scale.astype(float_dtype(X), copy=False)
-        return project(X, self.mean_, axes)
+        return Z
+
+    def _project(self, X: Any) -> np.ndarray:
+        Z = project(X, self.mean_, self.components_)
+        if not self.whiten:
+            return Z
+        deviations = np.sqrt(self.explained_variance_)
+        scale = np.divide(1.0, deviations, out=np.zeros_like(deviations), where=deviations > 0.0)
+        if deviations.dtype == self.components_.dtype:
+            return Z * scale.astype(Z.dtype, copy=False)
+        return (Z * scale).astype(Z.dtype)  # deviations that the dtype of the data cannot hold
 
     def inverse_transform(self, X: Any) -> Any:
         """Map components back to features.
@@ -461,7 +511,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             that rounding lets exist beside the largest.
         """
         check_is_fitted(self)
-        noise, variances = self._model_variances()
+        noise, variances = self._model_variances(float(self.noise_variance_))
         axes = self.components_.astype(np.float64)
         if len(axes) == axes.shape[1]:
             return ((axes.T / variances) @ axes).astype(self.components_.dtype, copy=False)
@@ -469,10 +519,9 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         precision.flat[:: len(precision) + 1] += 1.0 / noise
         return precision.astype(self.components_.dtype, copy=False)
 
-    def _model_variances(self) -> tuple[float, np.ndarray]:
+    def _model_variances(self, noise: float) -> tuple[float, np.ndarray]:
         """Noise variance, and variances along the components, none of them zero."""
         variances = self.explained_variance_.astype(np.float64)
-        noise = float(self.noise_variance_)
         largest = max(noise, float(variances.max(initial=0.0)))
         smallest = max(
             largest * float(np.finfo(self.components_.dtype).eps),
@@ -496,19 +545,37 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         """
         check_is_fitted(self)
         X = validate_table(self, X, accept_sparse="csr", dtype=_FLOAT_DTYPES, reset=False)
-        noise, variances = self._model_variances()
+        return self._log_density(X, float(self.noise_variance_))
+
+    def _likely_noise_variance(self) -> float:
+        """Noise variance of the largest likelihood, for densities of new rows.
+
+        It spreads the variance that is left out over all ``n_features - n_components`` directions.
+        ``noise_variance_`` is scikit-learn's, which divides by fewer if there are fewer rows than
+        features.
+        """
+        n_left_out = self.components_.shape[1] - self.n_components_
+        return self._left_out_variance / n_left_out if n_left_out else 0.0
+
+    def _log_density(self, X: Any, noise_variance: float) -> np.ndarray:
+        """Log-density of validated rows for a variance in the directions that are left out."""
+        noise, variances = self._model_variances(noise_variance)
         axes = self.components_.astype(np.float64)
         n_components, n_features = axes.shape
         squared_distances = np.empty(X.shape[0])
-        for rows, centred in centred_rows(X, self.mean_.astype(np.float64)):
-            along = centred @ axes.T  # (n_rows, n_components)
-            squared_distances[rows] = np.square(along) @ (1.0 / variances)
-            # The residual itself: a difference of squared lengths would cancel its digits.
-            rest = centred - along @ axes
-            squared_distances[rows] += np.einsum("ij,ij->i", rest, rest) / noise
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows, centred in centred_rows(X, self.mean_.astype(np.float64)):
+                along = centred @ axes.T  # (n_rows, n_components)
+                squared_distances[rows] = np.square(along) @ (1.0 / variances)
+                # The residual itself: a difference of squared lengths would cancel its digits.
+                rest = centred - along @ axes
+                squared_distances[rows] += np.einsum("ij,ij->i", rest, rest) / noise
         log_determinant = np.log(variances).sum() + (n_features - n_components) * log(noise)
         log_density = -0.5 * (squared_distances + n_features * log(2.0 * pi) + log_determinant)
-        return log_density.astype(float_dtype(X), copy=False)
+        # What no number can hold is as improbable as numbers can say.
+        lowest = float(np.finfo(float_dtype(X)).min)
+        log_density = np.nan_to_num(log_density, nan=lowest, neginf=lowest)
+        return np.maximum(log_density, lowest).astype(float_dtype(X), copy=False)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-density of the rows.
@@ -605,24 +672,30 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         return X
 
     def _check_parameters(self) -> None:
+        parameters = [(name, getattr(self, name)) for name in self._parameter_constraints]
+        key = tuple((name, type(value), value) for name, value in parameters)
+        try:
+            if key in _VALID_PARAMETERS:
+                return
+        except TypeError:  # a value that cannot be looked up
+            key = ()
         # As _validate_params of scikit-learn, which takes longer to look up the names of the
         # parameters than a small problem takes to solve.
         validate_parameter_constraints(
-            self._parameter_constraints,
-            {name: getattr(self, name) for name in self._parameter_constraints},
-            caller_name=type(self).__name__,
+            self._parameter_constraints, dict(parameters), caller_name=type(self).__name__
         )
+        if key and len(_VALID_PARAMETERS) < _MAX_REMEMBERED and _is_plain(self.random_state):
+            _VALID_PARAMETERS.add(key)
 
     def _validate(self, X: Any, sample_weight: Any, reset: bool) -> tuple[Any, np.ndarray | None]:
         # Whether all cells are finite shows in their mean, so that they are read only once.
-        is_lazy = isinstance(X, np.memmap) and X.dtype.kind in "iu"
         X = validate_table(
             self,
             X,
             # A memory map of integers is converted block by block.
-            dtype=None if is_lazy else _FLOAT_DTYPES,
+            dtype=None if _is_lazy(X) else _FLOAT_DTYPES,
             accept_sparse=("csr", "csc"),
-            ensure_all_finite=sparse.issparse(X),
+            ensure_all_finite=False,
             reset=reset,
         )
         if sparse.issparse(X) and not X.has_canonical_format:
@@ -676,9 +749,13 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             n_oversamples=self.n_oversamples,
             power_iteration_normalizer=self.power_iteration_normalizer,
             random_state=self.random_state,
+            names=getattr(self, "feature_names_in_", None),
         )
-        with threads_of_blas(X):
-            decomposition = EIGENSOLVERS[solver](problem)
+        try:
+            decomposition = decompose(problem, solver)
+        except NotFiniteError:
+            check_finite(X, type(self).__name__, getattr(self, "feature_names_in_", None))
+            raise
         dtype = X.dtype if X.dtype == np.float32 else np.dtype(np.float64)
         self._store(decomposition, self.n_components, limit, weight, dtype)
         self._fit_svd_solver = solver
@@ -718,11 +795,25 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         degrees_of_freedom = max(weight - 1.0, 1.0)
         self.n_components_ = k
         self.components_ = np.array(decomposition.axes[:k], dtype=dtype, order="C")
-        self.explained_variance_ = kept.astype(dtype)
+        self.explained_variance_ = _in_dtype(kept, dtype)
         self.explained_variance_ratio_ = (kept / total if total > 0.0 else 0.0 * kept).astype(dtype)
-        self.singular_values_ = np.sqrt(kept * degrees_of_freedom).astype(dtype)
+        self.singular_values_ = _in_dtype(np.sqrt(kept) * np.sqrt(degrees_of_freedom), dtype)
         self.mean_ = decomposition.mean.astype(dtype)
         self.noise_variance_ = noise_variance
+        self._left_out_variance = noise_variance * (limit - k)
+
+
+def _in_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Cast to a dtype, unless it cannot hold all of the values."""
+    limits = np.finfo(dtype)
+    positive = values[values > 0.0]
+    held = bool(np.all((positive >= limits.tiny) & (positive <= limits.max)))
+    return values.astype(dtype) if held else values
+
+
+def _is_lazy(X: Any) -> bool:
+    """Whether X is a memory map that is converted block by block."""
+    return isinstance(X, np.memmap) and X.dtype.kind in "iu"
 
 
 def _degrees_of_freedom(weight: float, n_rows: int) -> float:

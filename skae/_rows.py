@@ -335,6 +335,7 @@ def to_rows(X: Any, X_clean: Any, weights: np.ndarray | None) -> Rows:
         return rows
     rows = rows.take(torch.from_numpy(np.flatnonzero(weights)))
     positive = weights[weights > 0.0]
+    positive = positive / positive.max()  # a sum of huge ones would overflow
     if (positive == positive[0]).all():
         return rows  # such weights are none, to the last bit
     return replace(rows, weights=torch.from_numpy(positive / positive.mean()).float())

@@ -189,16 +189,22 @@ def errors_where_the_host_waits() -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _openmp_libraries() -> list[Any]:
-    """Libraries of OpenMP that this process has loaded, Torch's among them."""
-    # Torch asks for its number of threads when a thread uses it first.
-    torch.get_num_threads()
-    return list(_get_threadpool_controller().select(user_api="openmp").lib_controllers)
+def _set_openmp_threads() -> Callable[[int], Any]:
+    """Give the function that sets the threads of Torch's OpenMP for the calling thread."""
+    before = torch.get_num_threads()  # the first call of a thread also sets its number
+    for library in _get_threadpool_controller().select(user_api="openmp").lib_controllers:
+        own = library.get_num_threads()  # that of scikit-learn's may be another one than Torch's
+        library.set_num_threads(before + 1)
+        is_torchs = torch.get_num_threads() == before + 1
+        library.set_num_threads(own)
+        if is_torchs:
+            return library.dynlib.omp_set_num_threads
+    return torch.set_num_threads  # a build without OpenMP
 
 
 @lru_cache(maxsize=1)
-def _mkl_set_threads_of_this_thread() -> Callable[[int], Any]:
-    """Give MKL's function, where Torch was built with MKL; zero takes back what was set."""
+def _set_mkl_threads() -> Callable[[int], Any]:
+    """Give MKL's function for the calling thread; zero takes back what was set."""
     path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:
         return ctypes.CDLL(str(path)).MKL_Set_Num_Threads_Local
@@ -214,18 +220,24 @@ def threads_of_this_thread(n_threads: int) -> Iterator[None]:
     begin, so that two blocks at a time would restore what the other one has set. OpenMP and MKL
     keep a number for each thread, and only that changes here.
     """
-    before = torch.get_num_threads()  # the first call of a thread also sets its number
-    _set_threads_of_this_thread(n_threads)
-    _mkl_set_threads_of_this_thread()(n_threads)
+    before = torch.get_num_threads()
+    if before == n_threads:
+        yield
+        return
+    set_openmp_threads, set_mkl_threads = _set_openmp_threads(), _set_mkl_threads()
+    set_openmp_threads(n_threads)
+    set_mkl_threads(n_threads)
     try:
         yield
     finally:
-        _set_threads_of_this_thread(before)
-        _mkl_set_threads_of_this_thread()(0)
+        set_openmp_threads(before)
+        set_mkl_threads(0)
 
 
-def _set_threads_of_this_thread(n_threads: int) -> None:
-    for library in _openmp_libraries():
-        library.set_num_threads(n_threads)
-    if torch.get_num_threads() != n_threads:  # a build of Torch without OpenMP
-        torch.set_num_threads(n_threads)
+def own_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Yield parameters and buffers of a module, but not of its parts.
+
+    ``module.parameters`` costs several times as much as a row on its way through the module.
+    """
+    for tensors in (module._parameters, module._buffers):
+        yield from (tensor for tensor in tensors.values() if tensor is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -260,6 +260,53 @@ def validate_weights(sample_weight: ArrayLike, X: Any) -> np.ndarray:
     return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
 
+def mean_score(scores: np.ndarray, sample_weight: ArrayLike | None) -> float:
+    """Weighted mean of the scores of rows, in float64; the lowest number if none can hold it."""
+    scores = scores.astype(np.float64, copy=False)
+    weights = None
+    if sample_weight is not None:
+        weights = validate_weights(sample_weight, scores[:, np.newaxis])
+        weights = weights / weights.max()
+    with np.errstate(over="ignore"):
+        mean = float(np.average(scores, weights=weights))
+    return max(mean, float(np.finfo(np.float64).min))
+
+
+def within_range(results: np.ndarray, worst: int | None) -> np.ndarray:
+    """Check what a model makes of finite rows, which may be too large for the dtype.
+
+    Parameters
+    ----------
+    results : ndarray of shape (n_samples, ...)
+    worst : {1, -1, None}
+        Whether the largest or the lowest number stands for what no number can hold, as it does for
+        losses and scores; None if nothing can.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, ...)
+        The results, all finite.
+
+    Raises
+    ------
+    ValueError
+        If some are not finite, and nothing stands for them.
+    """
+    if has_finite_sum(results):
+        return results
+    is_bad = ~np.isfinite(results)
+    if worst is not None:
+        return np.where(is_bad, worst * np.finfo(results.dtype).max, results)
+    (rows,) = np.nonzero(is_bad.reshape(len(results), -1).any(axis=1))
+    if len(rows) == 0:
+        return results
+    raise ValueError(
+        f"Row {rows[0]} of X holds numbers so large that {results.dtype} cannot hold what the "
+        f"model makes of it; there are {len(rows)} such rows. Drop them, or replace the cells that "
+        "stand for unknown values."
+    )
+
+
 # Cells
 
 
@@ -308,6 +355,9 @@ def to_numbers(X: Any, estimator: BaseEstimator, table: str = "X") -> Any:
         if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in X.dtypes):
             return X
         if is_sparse_frame(X):
+            subtypes = {dtype.subtype for dtype in X.dtypes}
+            if len(subtypes) > 1:  # of which pandas makes objects, if booleans are among them
+                X = X.astype(pd.SparseDtype(np.result_type(*subtypes), 0))
             X = X.sparse.to_coo()
     if sparse.issparse(X):
         check_two_axes(X, estimator, table)
@@ -393,6 +443,23 @@ def why_no_number(cell_type: type) -> str:
     return f"float() argument must be a string or a real number, not '{cell_type.__name__}'"
 
 
+def check_float32_cells(X: Any, owner: str, labels: Sequence[Any] | None, table: str) -> None:
+    """Raise a ValueError that names the columns with cells too large for float32."""
+    cells = X.data if sparse.issparse(X) else X
+    largest = np.finfo(np.float32).max
+    if cells.dtype != np.float64 or (
+        cells.size > 0 and -largest <= cells.min() <= cells.max() <= largest
+    ):
+        return
+    counts = count_by_column(X, lambda block: np.abs(block) > largest)
+    if counts.any():
+        raise ValueError(
+            f"Input {table} contains {counted(counts, labels, 'huge')}: {owner} is trained in "
+            f"float32, which holds numbers up to {largest:.2g}. Scale these columns, or replace "
+            "the cells if they stand for unknown values."
+        )
+
+
 def check_finite(
     X: Any,
     owner: str,
@@ -435,7 +502,7 @@ def check_finite(
         )
 
 
-def count_by_column(X: Any, is_bad: np.ufunc) -> np.ndarray:
+def count_by_column(X: Any, is_bad: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Count the cells of each column for which a function is true, (n_features,)."""
     if not sparse.issparse(X):
         blocks = (X[start : start + 4096] for start in range(0, len(X), 4096))
@@ -503,8 +570,11 @@ def column_labels(X: Any) -> Sequence[Any] | None:
 
 
 def is_sparse_frame(X: pd.DataFrame) -> bool:
-    """Whether all columns leave out their zeros."""
-    return all(isinstance(dtype, pd.SparseDtype) and dtype.fill_value == 0 for dtype in X.dtypes)
+    """Whether all columns hold numbers and leave out their zeros."""
+    return all(
+        isinstance(dtype, pd.SparseDtype) and dtype.subtype.kind in "biuf" and dtype.fill_value == 0
+        for dtype in X.dtypes
+    )
 
 
 def to_array(X: Any, table: str) -> np.ndarray:

@@ -119,8 +119,8 @@ def test_decoder_mirrors_the_encoder(iris, hidden_layer_sizes):
 def test_linear_autoencoder_reaches_pca(iris):
     # Baldi & Hornik 1989: the error surface has one minimum, the principal subspace.
     estimator = AutoencoderTransformer(
-        2, hidden_layer_sizes=(), learning_rate="cosine", learning_rate_init=0.03, max_iter=600,
-        batch_size=150, n_iter_no_change=600, init="random", early_stopping=False, random_state=0,
+        2, hidden_layer_sizes=(), learning_rate="cosine", learning_rate_init=0.03, max_iter=1000,
+        batch_size=150, n_iter_no_change=1000, init="random", early_stopping=False, random_state=0,
     ).fit(iris)  # fmt: skip
     pca = PCA(2).fit(iris)
     optimum = mean_squared_error(iris, pca.inverse_transform(pca.transform(iris)))

@@ -217,7 +217,7 @@ def test_sparsity_silences_code_units(digits):
         )
         for sparsity in (0.0, 1e-3, 1e-2)
     ]
-    assert shares[0] < 0.5 * shares[1] < 0.5 * shares[2]
+    assert shares[0] < 0.7 * shares[1] < 0.4 * shares[2]
 
 
 def test_sparsity_is_the_l1_norm_of_the_code(iris):
@@ -302,7 +302,7 @@ def test_pretraining_trains_every_layer_on_the_one_below(digits, tied_weights):
         assert curve[-1] < 0.95 * curve[0]
     plain = clone(estimator).set_params(pretrain_iter=0).fit(digits)
     assert plain.pretrain_loss_curves_ == []
-    assert estimator.loss_curve_[0] < 0.9 * plain.loss_curve_[0]
+    assert estimator.loss_curve_[0] < 0.95 * plain.loss_curve_[0]
     assert estimator.n_iter_ == 1
 
 

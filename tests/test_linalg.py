@@ -1,5 +1,6 @@
 """Eigenpairs, counts of components and bases against NumPy, SciPy and scikit-learn."""
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -111,3 +112,41 @@ def test_randomized_range_holds_a_low_rank_matrix(normalizer):
         normalizer=normalizer,
     )
     assert_allclose(matrix @ basis @ basis.T, matrix, atol=1e-10)
+
+
+def test_near_ties_of_signs_go_to_the_first_entry():
+    axes = np.array([[-0.5, 0.5, 0.1], [-0.5, 0.5 + 1e-9, 0.1], [-0.5 - 1e-9, 0.5, 0.1]])
+    assert (_linalg.flip_signs(axes)[:, 0] > 0).all()
+    assert _linalg.flip_signs(np.array([[-0.5, 0.501]]))[0, 1] > 0
+
+
+@pytest.mark.parametrize("shape", [(30, 6), (4, 6)])
+@pytest.mark.parametrize("seed", range(5))
+def test_scaled_decompositions_give_every_variance_its_digits(shape, seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=shape) * 10.0 ** rng.uniform(-100, 100, shape[1])
+    with mpmath.workdps(900):
+        matrix = mpmath.matrix(rows.tolist())
+        values = mpmath.eigsy(matrix.T * matrix, eigvals_only=True)
+        exact = np.sort([float(mpmath.sqrt(abs(value))) for value in values])[::-1]
+    values, axes = _linalg.scaled_singular_vectors(rows)
+    assert_allclose(values, exact[: min(shape)], rtol=1e-10)
+    assert_allclose(axes @ axes.T, np.eye(min(shape)), atol=1e-13)
+    if shape[0] > shape[1]:
+        variances, axes, _ = _linalg.scaled_principal_axes(rows.T @ rows, 1e-14)
+        assert_allclose(np.sqrt(variances), exact, rtol=1e-10)
+        assert_allclose(axes @ axes.T, np.eye(min(shape)), atol=1e-13)
+
+
+def test_copies_of_long_columns_do_not_hide_short_ones():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        long, short = rng.normal(size=(2, 20))
+        rows = np.column_stack([1e12 * long, 2e12 * long, 1e-12 * short])[:, rng.permutation(3)]
+        values, _ = _linalg.scaled_singular_vectors(rows)
+        variances, _, pivot = _linalg.scaled_principal_axes(rows.T @ rows, 1e-14)
+        rest = short - long * (long @ short) / (long @ long)
+        for found in (values, np.sqrt(variances)):
+            assert len(found) == 2
+            assert found[1] == pytest.approx(1e-12 * np.linalg.norm(rest), rel=1e-9)
+        assert pivot == 0.0

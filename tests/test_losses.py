@@ -192,5 +192,6 @@ def test_rounding_beyond_the_support_is_not_an_error(dtype):
 
 
 def test_the_ends_of_the_support_are_in_it():
+    # That nothing is raised is the property.
     check_support(np.array([[0.0, 1.0], [1.0, 0.0]]), "bernoulli")
     check_support(np.array([[-1e9, 1e9]]), "squared_error")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from pathlib import Path
 
@@ -289,23 +290,91 @@ def test_blas_has_one_thread_where_more_do_not_help(shape, expected):
         assert n_threads_of_blas() == {2}
 
 
+def test_blas_has_its_threads_again_after_fits_in_eight_threads():
+    X = np.random.default_rng(0).normal(size=(4000, 80))
+
+    def fit(number):
+        if number % 3 == 0:
+            with pytest.raises(ValueError, match="NaN"):
+                PCA(2).fit(np.where(X > 3, np.nan, X))
+        else:
+            PCA(2, svd_solver="gram_eigh" if number % 3 == 1 else "auto").fit(X[:3000].T)
+            PCA(2).fit(X)
+
+    with threadpool_limits(2, user_api="blas"):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(fit, range(24)))
+        assert n_threads_of_blas() == {2}
+
+
+def test_overlapping_blocks_leave_the_threads_of_blas_as_the_first_found_them():
+    narrow = np.broadcast_to(0.0, (20_000, 100))
+    with threadpool_limits(2, user_api="blas"):
+        first, second = threads_of_blas(narrow), threads_of_blas(narrow)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert n_threads_of_blas() == {1}
+        second.__exit__(None, None, None)
+        assert n_threads_of_blas() == {2}
+
+
+def test_an_interrupt_leaves_the_threads_of_blas(monkeypatch):
+    narrow = np.broadcast_to(0.0, (20_000, 100))
+    set_threads, calls = _moments._set_threads, iter([KeyboardInterrupt])
+
+    def interrupted(library, n_threads):
+        set_threads(library, n_threads)
+        for error in calls:
+            raise error
+
+    monkeypatch.setattr(_moments, "_set_threads", interrupted)
+    with threadpool_limits(2, user_api="blas"):
+        with pytest.raises(KeyboardInterrupt), threads_of_blas(narrow):
+            pass
+        assert n_threads_of_blas() == {2}
+        with threads_of_blas(narrow):
+            assert n_threads_of_blas() == {1}
+        assert n_threads_of_blas() == {2}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_constant_columns_have_their_value_as_mean_and_a_scatter_of_zero(container, weighted):
+    rng = np.random.default_rng(0)
+    X = np.column_stack([np.full(70_000, 0.1), np.full(70_000, 1e18 / 3), rng.normal(size=70_000)])
+    weights = rng.uniform(size=len(X)) if weighted else None
+    moments = Moments.from_rows(container(X), weights)
+    assert moments.mean[:2].tolist() == X[0, :2].tolist()
+    assert not moments.scatter[:2].any()
+    assert not moments.scatter[:, :2].any()
+    assert_allclose(moments.scatter[2, 2], reference(X[:, 2:], weights)[1][0, 0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_columns_that_vary_in_their_last_digits_are_exact(weighted):
+    rng = np.random.default_rng(0)
+    steps = rng.integers(0, 5, 3000)
+    X = np.column_stack([1e15 + np.spacing(1e15) * steps, rng.normal(size=3000)])
+    weights = rng.uniform(size=len(X)) if weighted else None
+    _, scatter = reference(np.column_stack([np.spacing(1e15) * steps, X[:, 1]]), weights)
+    assert_allclose(Moments.from_rows(X, weights).scatter, scatter, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(
-    ("solver", "fit"),
-    [
-        ("principal_axes", lambda X: PCA(2).fit(X)),
-        ("top_eigenpairs", lambda X: _decomposition.linear_code(X, None, 2)),
-    ],
+    "fit",
+    [lambda X: PCA(2).fit(X), lambda X: _decomposition.linear_code(X, None, 2)],
     ids=["PCA", "start of a network"],
 )
-def test_narrow_eigenproblems_are_solved_with_one_thread_of_blas(monkeypatch, solver, fit):
+def test_narrow_eigenproblems_are_solved_with_one_thread_of_blas(monkeypatch, fit):
     seen = []
 
     def recorded(*arguments, **keywords):
         seen.append(n_threads_of_blas())
         return solve(*arguments, **keywords)
 
-    solve = getattr(_decomposition, solver)
-    monkeypatch.setattr(_decomposition, solver, recorded)
+    solve = _decomposition.principal_axes
+    monkeypatch.setattr(_decomposition, "principal_axes", recorded)
     with threadpool_limits(2, user_api="blas"):
         fit(np.random.default_rng(0).normal(size=(4000, 80)))
     assert seen == [{1}]

@@ -3,7 +3,12 @@
 import os
 import pickle
 import re
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
 
+import mpmath
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -12,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from scipy.linalg import null_space
 from scipy.stats import multivariate_normal
 from sklearn import decomposition
 from sklearn.base import clone
@@ -21,6 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import skae
 from skae import PCA, _decomposition, _device
 
 SOLVERS = ["auto", "covariance_eigh", "gram_eigh", "full", "randomized", "arpack"]
@@ -91,7 +98,7 @@ def test_fitted_attributes_are_those_of_scikit_learn_and_n_samples_seen():
     frame = pd.DataFrame(IRIS, columns=list("abcd"))
     expected = set(vars(decomposition.PCA(2).fit(frame))) - set(decomposition.PCA().get_params())
     fitted = vars(PCA(2).fit(frame))
-    kept = {"n_samples_seen_", "_accumulated"}
+    kept = {"n_samples_seen_", "_accumulated", "_left_out_variance"}
     assert set(fitted) - set(PCA().get_params()) == expected | kept
 
 
@@ -162,6 +169,222 @@ def test_features_of_very_different_units_are_both_found():
     rng = np.random.default_rng(0)
     X = np.column_stack([rng.normal(0, 1e5, 1000), rng.normal(0, 1e-4, 1000)])
     assert_allclose(PCA().fit(X).explained_variance_, exact_variances(X), rtol=1e-8)
+
+
+def variances_of_mpmath(X, weights=None):
+    """Variances to 120 digits from the cells as they are."""
+    with mpmath.workdps(120):
+        rows = mpmath.matrix(np.asarray(X, dtype=np.float64).tolist())
+        counts = [mpmath.mpf(float(w)) for w in (np.ones(len(X)) if weights is None else weights)]
+        n, d = rows.rows, rows.cols
+        for j in range(d):
+            mean = mpmath.fdot((counts[i], rows[i, j]) for i in range(n)) / sum(counts)
+            for i in range(n):
+                rows[i, j] = mpmath.sqrt(counts[i]) * (rows[i, j] - mean)
+        values = mpmath.eigsy(rows.T * rows / (sum(counts) - 1), eigvals_only=True)
+        return np.sort([float(value) for value in values])[::-1]
+
+
+SCALES = [1e-12, 1e-7, 1.0, 1e6, 1e12]
+TABLES = {
+    "dense": np.asarray,
+    "sparse": sparse.csr_array,
+    "pandas": pd.DataFrame,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(24, 5), (4, 5)])
+@pytest.mark.parametrize("table", TABLES)
+def test_columns_of_any_scale_keep_their_digits(table, shape, weighted, mean, dtype):
+    rng = np.random.default_rng(0)
+    X = ((rng.normal(size=shape) + mean) * rng.permutation(SCALES)).astype(dtype)
+    weights = rng.uniform(0.5, 2.0, shape[0]) if weighted else None
+    k = min(5, shape[0] - 1)
+    exact = variances_of_mpmath(X, weights)[:k]
+    rtol = 1e-4 if dtype == np.float32 else 1e-9
+    for solver in SOLVERS:
+        if table == "sparse" and solver in ("full", "randomized"):
+            continue
+        n_computed = min(k, 4) if solver in ("arpack", "randomized") else k
+        n_computed = min(n_computed, 3) if solver == "arpack" and shape[0] == 4 else n_computed
+        pca = PCA(n_computed, svd_solver=solver, random_state=0).fit(
+            TABLES[table](X), None, weights
+        )
+        assert_allclose(pca.explained_variance_, exact[:n_computed], rtol=rtol, err_msg=solver)
+        axes = pca.components_
+        assert_allclose(axes @ axes.T, np.eye(n_computed), atol=1e-6)
+    parts = np.array_split(np.arange(shape[0]), 2)
+    pca = PCA()
+    for part in parts:
+        pca.partial_fit(TABLES[table](X[part]), None, None if weights is None else weights[part])
+    if shape == (24, 5):
+        assert_allclose(pca.explained_variance_[:k], exact, rtol=max(rtol, 1e-7))
+
+
+@pytest.mark.parametrize("solver", ["auto", "covariance_eigh", "full", "randomized", "arpack"])
+def test_large_float32_data_keeps_columns_of_small_scale(solver):
+    rng = np.random.default_rng(0)
+    scales = [1e5, 10, 1, 0.5, 0.2, 0.1, 0.01]
+    X = (rng.normal(size=(60_000, 7)) * scales + [1e6, 0, 0, 0, 0, 0, 0]).astype(np.float32)
+    X = np.tile(X, (5, 1))
+    pca = PCA(6 if solver in ("randomized", "arpack") else 7, svd_solver=solver, random_state=0)
+    exact = np.sort(np.var(X, axis=0, dtype=np.float64, ddof=1))[::-1]
+    assert_allclose(pca.fit(X).explained_variance_, exact[: pca.n_components_], rtol=1e-3)
+
+
+def test_nanoseconds_beside_ordinary_columns_hide_nothing():
+    rng = np.random.default_rng(0)
+    time = 1_700_000_000_000_000_000 + rng.integers(0, 2_592_000_000_000_000, 300)
+    X = np.column_stack([time, rng.normal(20, 5, 300), rng.normal(1013, 10, 300)])
+    exact = variances_of_mpmath(X)
+    for solver in ("auto", "covariance_eigh", "gram_eigh", "full"):
+        assert_allclose(PCA(svd_solver=solver).fit(X).explained_variance_, exact, rtol=1e-9)
+    for solver in ("randomized", "arpack"):
+        pca = PCA(2, svd_solver=solver, random_state=0).fit(X)
+        assert_allclose(pca.explained_variance_, exact[:2], rtol=1e-9)
+    streamed = PCA().partial_fit(X[:100]).partial_fit(X[100:])
+    assert_allclose(streamed.explained_variance_, exact, rtol=1e-9)
+
+
+def test_large_means_of_square_float32_data_hide_nothing():
+    X = (1e6 + np.random.default_rng(0).normal(size=(600, 600))).astype(np.float32)
+    pca = PCA(5, random_state=0, iterated_power=30).fit(X)
+    assert pca._fit_svd_solver == "randomized"
+    assert_allclose(pca.explained_variance_, exact_variances(X)[:5], rtol=1e-3)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [0.1, -7.3, 1e18 / 3])
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_constant_columns_have_no_variance_at_all(solver, dtype, value, container):
+    if container is not np.asarray and solver in ("full", "randomized"):
+        return
+    rng = np.random.default_rng(0)
+    varying = rng.normal(size=(200, 1)).astype(dtype)
+    X = np.hstack([varying, np.full((200, 3), value, dtype=dtype)])
+    pca = PCA(3, svd_solver=solver, whiten=True, random_state=0).fit(container(X))
+    assert_array_equal(pca.explained_variance_[1:], 0.0)
+    assert_array_equal(pca.mean_[1:], X[0, 1:])
+    Z = pca.transform(container(X))
+    assert_array_equal(Z[:, 1:], 0.0)
+    assert_allclose(Z[:, 0].std(ddof=1), 1.0, rtol=1e-4)
+    streamed = PCA(3, whiten=True)
+    for rows in np.array_split(np.arange(200), 3):
+        streamed.partial_fit(container(X[rows]))
+    assert_array_equal(streamed.explained_variance_[1:], 0.0)
+    weighted = PCA(3, svd_solver=solver, random_state=0)
+    weighted.fit(container(X), sample_weight=rng.uniform(size=200))
+    assert_array_equal(weighted.explained_variance_[1:], 0.0)
+
+
+@pytest.mark.parametrize("solver", ["auto", "gram_eigh"])
+def test_columns_that_vary_in_their_last_digits_only_have_that_variance(solver):
+    rng = np.random.default_rng(0)
+    unit = np.spacing(1e15)
+    X = np.column_stack([1e15 + unit * rng.integers(0, 5, 400), rng.normal(size=400)])
+    assert_allclose(PCA(svd_solver=solver).fit(X).explained_variance_, variances_of_mpmath(X))
+
+
+def test_partial_fit_of_float32_counts_no_rounding_as_rank():
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(6_000, 10)) @ rng.normal(size=(10, 150))).astype(np.float32)
+    pca = PCA(0.9999999).partial_fit(X[:3000]).partial_fit(X[3000:])
+    assert pca.n_components_ == PCA(0.9999999, svd_solver="full").fit(X).n_components_ == 10
+
+
+def test_partial_fit_finds_small_variances_of_scaled_columns():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(500, 3)) * [3e6, 40.0, 5e-3]
+    pca = PCA().partial_fit(X[:200]).partial_fit(X[200:])
+    assert_allclose(pca.explained_variance_, variances_of_mpmath(X), rtol=1e-9)
+
+
+EXTREMES = [(1e-24, np.float32), (1e-40, np.float32), (1e25, np.float32), (1e39, np.float64)]
+EXTREMES += [(1e-150, np.float64), (1e150, np.float64)]
+
+
+@pytest.mark.parametrize("solver", [*SOLVERS, "partial_fit"])
+@pytest.mark.parametrize(("scale", "dtype"), EXTREMES)
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_data_of_extreme_scale_is_whitened(solver, scale, dtype, container):
+    if container is not np.asarray and solver in ("full", "randomized"):
+        return
+    X = (correlated(100, 5, mean=0.0) * scale).astype(dtype)
+    if solver == "partial_fit":
+        pca = PCA(2, whiten=True).partial_fit(container(X[:50])).partial_fit(container(X[50:]))
+    else:
+        pca = PCA(2, svd_solver=solver, whiten=True, random_state=0).fit(container(X))
+    exact = exact_variances(X.astype(np.float64) / scale)[:2]
+    deviations = np.sqrt(pca.explained_variance_) / scale
+    assert_allclose(deviations, np.sqrt(exact), rtol=1e-4)
+    assert_allclose(pca.transform(container(X)).std(axis=0, ddof=1), 1.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("solver", [*SOLVERS, "partial_fit"])
+@pytest.mark.parametrize("scale", [1e-170, 1e160])
+def test_variances_outside_of_float64_are_an_error_that_names_the_column(solver, scale):
+    X = pd.DataFrame(correlated(60, 3, mean=0.0) * scale, columns=list("abc"))
+    fit = PCA().partial_fit if solver == "partial_fit" else PCA(2, svd_solver=solver).fit
+    with pytest.raises(ValueError, match=r"variance of column '[abc]' .* range of float64"):
+        fit(X)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_mark_for_no_data_does_not_overflow(solver):
+    X = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    X[5, 1] = -3.4e38
+    pca = PCA(2, svd_solver=solver, whiten=True, random_state=0).fit(X)
+    assert_allclose(
+        pca.explained_variance_[0], np.var(X[:, 1].astype(np.float64), ddof=1), rtol=1e-6
+    )
+    assert_allclose(pca.transform(X).std(axis=0, ddof=1), 1.0, rtol=1e-4)
+
+
+def test_rows_that_are_too_far_away_are_an_error_or_improbable():
+    pca = PCA(2).fit(IRIS)
+    far = np.full((2, 4), [[1.0], [1.7e308]])
+    with pytest.raises(ValueError, match="Row 1 of X is so far"):
+        pca.transform(far)
+    scores = pca.score_samples(far)
+    assert np.isfinite(scores).all()
+    assert scores[1] == np.finfo(np.float64).min
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e12])
+def test_mle_does_not_depend_on_the_unit(scale):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 4)) @ rng.normal(size=(4, 12)) + 0.1 * rng.normal(size=(300, 12))
+    assert PCA("mle").fit(X * scale).n_components_ == 4
+
+
+def test_signs_do_not_depend_on_the_order_of_the_rows():
+    rng = np.random.default_rng(0)
+    X = StandardScaler().fit_transform(rng.normal(size=(500, 2)) @ [[1.0, 0.6], [0.0, 1.0]])
+    for dtype in (np.float32, np.float64):
+        for order in [rng.permutation(500) for _ in range(20)]:
+            axes = PCA().fit(X[order].astype(dtype)).components_
+            assert_allclose(axes, np.sqrt([[0.5, 0.5], [0.5, 0.5]]) * [[1, 1], [1, -1]], atol=1e-6)
+
+
+def test_likely_noise_variance_of_wide_data_is_that_of_all_directions():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 5)) @ rng.normal(size=(5, 2000)) + 0.5 * rng.normal(size=(150, 2000))
+    pca = PCA(5).fit(X)
+    total = X.var(axis=0, ddof=1).sum()
+    likely = (total - exact_variances(X)[:5].sum()) / (2000 - 5)
+    assert pca._likely_noise_variance() == pytest.approx(likely, rel=1e-9)
+    assert 0.2 < likely < 0.25 < pca.noise_variance_
+    new = rng.normal(size=(20, 5)) @ rng.normal(size=(5, 2000))
+    values = np.concatenate([exact_variances(X)[:5], np.full(1995, likely)])
+    basis = np.vstack([pca.components_, null_space(pca.components_).T])
+    along = (new - X.mean(axis=0)) @ basis.T
+    expected = -0.5 * (along**2 / values + np.log(2 * np.pi * values)).sum(axis=1)
+    assert_allclose(pca._log_density(new, likely), expected, rtol=1e-9)
+    assert PCA().fit(IRIS)._likely_noise_variance() == 0.0
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
@@ -538,11 +761,15 @@ def test_digits_with_constant_pixels_equal_scikit_learn():
 def test_cells_that_are_not_finite_are_an_error(solver, value):
     X = IRIS.copy()
     X[70, 2] = value
-    with pytest.raises(ValueError, match="Input X contains"):
+    with pytest.raises(ValueError, match=r"Input X contains .*column 2 "):
         PCA(2, svd_solver=solver).fit(X)
+    with pytest.raises(ValueError, match=r"column 'c' .*PCA (takes|does not take)"):
+        PCA(2, svd_solver=solver).fit(pd.DataFrame(X, columns=list("abcd")))
     if solver not in ("full", "randomized"):
-        with pytest.raises(ValueError, match="contains"):
+        with pytest.raises(ValueError, match=r"Input X contains .*column 2 "):
             PCA(2, svd_solver=solver).fit(sparse.csr_array(X))
+    with pytest.raises(ValueError, match=r"Input X contains .*column 2 "):
+        PCA(2).partial_fit(X)
 
 
 @pytest.mark.parametrize(
@@ -675,6 +902,64 @@ def test_memory_map_of_integers_is_projected(tmp_path):
         Z = PCA(2, svd_solver=solver, random_state=0).fit_transform(X)
         expected = PCA(2, svd_solver="full").fit_transform(np.asarray(X, dtype=float))
         assert_allclose(Z, expected, atol=1e-3)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a memory map that is open cannot be removed")
+def test_memory_map_of_integers_is_transformed_by_blocks(tmp_path):
+    X = np.memmap(tmp_path / "rows", dtype=np.uint8, mode="w+", shape=(400_000, 25))
+    X[:1000] = np.random.default_rng(0).integers(0, 255, (1000, 25))
+    pca = PCA(2).fit(X)
+    tracemalloc.start()
+    Z = pca.transform(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < Z.nbytes + (30 << 20)  # a copy in float64 has 80 MB
+    assert_allclose(Z[:9], pca.transform(np.asarray(X[:9], dtype=float)), atol=1e-9)
+
+
+# Processes and threads
+
+FORK_SCRIPT = """
+import os, sys, time
+import numpy as np
+import torch
+from skae import PCA
+
+torch.set_num_threads(2)
+X = np.random.default_rng(0).normal(size=(20_000, 300))
+wide = np.ascontiguousarray(X[:400].repeat(3, axis=1))
+fits = [
+    lambda: PCA(5).fit(X),
+    lambda: PCA(5).partial_fit(X).partial_fit(X[:500]),
+    lambda: PCA(5).fit(wide),
+    lambda: PCA(5, svd_solver="randomized", random_state=0).fit(X[:2000]),
+]
+expected = [fit().explained_variance_ for fit in fits]
+child = os.fork()
+if not child:
+    same = all(np.allclose(fit().explained_variance_, e) for fit, e in zip(fits, expected))
+    os._exit(0 if same else 1)
+deadline = time.time() + 60
+while time.time() < deadline:
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.02)
+os.kill(child, 9)
+sys.exit("the child hangs")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_forked_processes_fit_after_a_fit_on_two_threads():
+    result = subprocess.run(
+        [sys.executable, "-c", FORK_SCRIPT],
+        env={"PYTHONPATH": str(Path(skae.__file__).parents[1]), "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
 
 
 # On a GPU

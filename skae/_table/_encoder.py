@@ -291,8 +291,6 @@ class TableEncoder(DocumentationLinkMixin, TransformerMixin, BaseEstimator):
         """Check shape and names of a table and open it."""
         frame = open_frame(X)
         if frame is None:
-            if isinstance(X, np.ma.MaskedArray):
-                X = np.ma.filled(X.astype(np.float64), np.nan)
             array = validate_table(self, X, reset=reset, ensure_all_finite="allow-nan")
             if array.dtype.kind not in "biuf":
                 raise ValueError(

@@ -1,0 +1,241 @@
+"""PCA, the autoencoders and the detector's default model as nodes of ONNX.
+
+Each function gives the tensors that an estimator can put out, by name, as functions without
+arguments: only what is asked for is written.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from skae._denoising_ensemble import FARTHEST, N_VIEWS, DenoisingEnsemble, numbers_of_neighbors
+from skae._losses import LOSSES, learned_variance
+from skae._pca import PCA
+from skae._vae import SMALLEST_VARIANCE, VAETransformer, cubature_points
+from skae.onnx import _losses
+from skae.onnx._graph import Graph
+from skae.onnx._layers import array
+from skae.onnx._networks import network
+from skae.onnx._special import arcsinh, log_normal_tail, logistic
+
+Outputs = dict[str, Callable[[], tuple[Graph, str]]]
+"""Name -> the part of the graph that computes it, and the name of the tensor there."""
+
+
+def in_float64(module: nn.Module) -> Any:
+    """Copy a module in float64, for constants."""
+    return copy.deepcopy(module).double()
+
+
+def pca_outputs(graph: Graph, model: PCA, x: str) -> Outputs:
+    """Give codes, reconstruction and log-density of PCA."""
+    axes, scale = model.components_.astype(np.float64), np.ones(len(model.components_))
+    if model.whiten:
+        deviations = np.sqrt(model.explained_variance_.astype(np.float64))
+        scale = np.divide(1.0, deviations, out=np.zeros_like(deviations), where=deviations > 0.0)
+        loadings = deviations[:, np.newaxis] * axes
+    else:
+        loadings = axes
+
+    @cache
+    def codes() -> tuple[Graph, str]:
+        centred = graph.node("Sub", x, model.mean_)
+        return graph, graph.node("MatMul", centred, axes.T * scale)
+
+    def reconstruction() -> tuple[Graph, str]:
+        return graph, graph.node("Add", graph.node("MatMul", codes()[1], loadings), model.mean_)
+
+    def score() -> tuple[Graph, str]:
+        wide = graph.in_float64()
+        noise, variances = model._model_variances(float(model.noise_variance_))
+        n_components, n_features = axes.shape
+        centred = wide.node("Sub", wide.cast(x), model.mean_)
+        along = wide.node("MatMul", centred, axes.T)
+        rest = wide.node("Sub", centred, wide.node("MatMul", along, axes))
+        distance = wide.node(
+            "Add",
+            wide.reduce("ReduceSum", wide.node("Mul", wide.square(along), 1.0 / variances), 1),
+            wide.node("Div", wide.reduce("ReduceSum", wide.square(rest), 1), noise),
+        )
+        log_determinant = np.log(variances).sum() + (n_features - n_components) * math.log(noise)
+        constant = n_features * math.log(2.0 * math.pi) + log_determinant
+        return wide, wide.node("Mul", wide.node("Add", distance, constant), -0.5)
+
+    return {"variable": codes, "reconstruction": reconstruction, "score_samples": score}
+
+
+def autoencoder_outputs(graph: Graph, model: Any, x: str) -> Outputs:
+    """Give codes, reconstruction, its error and score of an autoencoder of any kind.
+
+    Losses are computed in float64: the sums of float32 lose digits that are not worth the time
+    that they save.
+    """
+    module, loss = model.module_, LOSSES[model._fitted_loss]
+    wide = graph.in_float64()
+    is_variational = isinstance(model, VAETransformer)
+    n_components = model.n_components_
+
+    @cache
+    def encoded() -> list[str]:
+        output = network(graph, module.encoder, x, model.n_features_in_)
+        if not is_variational:
+            return [output]
+        return graph.split(output, [n_components] * 2, axis=1)  # means, logits of variances
+
+    def decoder_output(codes: str) -> str:
+        return network(graph, module.decoder, codes, n_components)
+
+    decoded = cache(lambda: decoder_output(encoded()[0]))
+
+    def activated(output: str) -> str:
+        return network(graph, module.output_activation, output, model.n_features_in_)
+
+    reconstructed = cache(lambda: activated(decoded()))
+    rows = cache(lambda: wide.cast(x))
+
+    def cells(function: Callable[..., Any], output: str, *variance: np.ndarray) -> str:
+        return _losses.WRITERS[function](wide, wide.cast(output), rows(), *variance)
+
+    def variance_of_loss() -> list[np.ndarray]:
+        # A density may have a variance where the loss itself has none.
+        if not loss.learns_variance:
+            return []
+        constants = in_float64(module)
+        if is_variational:
+            return [array(constants.noise_variance())]
+        return [array(learned_variance(constants.log_variance))]
+
+    @cache
+    def error() -> tuple[Graph, str]:
+        output = decoded() if loss.on_logits else reconstructed()
+        losses = cells(loss.elementwise, output, *variance_of_loss())
+        return wide, wide.reduce("ReduceMean", losses, 1)
+
+    def bound() -> tuple[Graph, str]:
+        check_one_sample(model)
+        constants = in_float64(module)
+        means, logits = map(wide.cast, encoded())
+        logits = wide.node("Add", logits, array(constants.logit))
+        variances = wide.node("Add", logistic(wide, logits), SMALLEST_VARIANCE)
+        points = cubature_points(n_components).numpy()  # (n_points, n_components)
+        drawn = wide.node("Mul", points[:, np.newaxis], wide.node("Sqrt", variances))
+        drawn = wide.node("Add", drawn, means)  # (n_points, batch, n_components)
+        drawn = wide.node("Reshape", drawn, np.array([-1, n_components]))
+        output = decoder_output(graph.cast(drawn))
+        output = output if loss.on_logits else activated(output)
+        output = graph.node("Reshape", output, np.array([len(points), -1, model.n_features_in_]))
+        noise = constants.noise_variance()
+        nats = cells(loss.density.nats, output, *([] if noise is None else [array(noise)]))
+        likelihood = wide.reduce("ReduceMean", wide.reduce("ReduceSum", nats, 2), 0)
+        terms = wide.node("Sub", wide.node("Sub", variances, 1.0), wide.node("Log", variances))
+        terms = wide.node("Add", terms, wide.square(means))
+        divergence = wide.node("Mul", wide.reduce("ReduceSum", terms, 1), 0.5)
+        return wide, wide.node("Neg", wide.node("Add", likelihood, divergence))
+
+    return {
+        "variable": lambda: (graph, encoded()[0]),
+        "reconstruction": lambda: (graph, reconstructed()),
+        "reconstruction_error": error,
+        "score_samples": bound if is_variational else lambda: (wide, wide.node("Neg", error()[1])),
+    }
+
+
+def check_one_sample(model: VAETransformer) -> None:
+    """Raise a ValueError if the score is not the evidence lower bound."""
+    if model.n_importance_samples > 1:
+        raise ValueError(
+            f"n_importance_samples={model.n_importance_samples} of {type(model).__name__} cannot "
+            "be converted to ONNX; set n_importance_samples=1, which needs no new fit, for the "
+            "evidence lower bound."
+        )
+
+
+def ensemble_outputs(graph: Graph, model: DenoisingEnsemble, x: str) -> Outputs:
+    """Give the score of the detector's default model, which computes in float64."""
+    return {"score_samples": partial(ensemble_score, graph.in_float64(), model, x)}
+
+
+def ensemble_score(graph: Graph, model: DenoisingEnsemble, x: str) -> tuple[Graph, str]:
+    """Minus the mean evidence of all distances, which is the sum of the contributions."""
+    module = in_float64(model.module_)
+    half = graph.node("Mul", graph.cast(x), 0.5)
+    z = graph.node("Div", graph.node("Sub", half, array(0.5 * module.mean)), array(module.scale))
+    z = graph.node("Mul", z, 2.0)
+    z = graph.node("Clip", z, -FARTHEST, FARTHEST)
+    views = ensemble_views(graph, module, z)
+    with torch.no_grad():
+        references = module.views(module.references).numpy()
+    near = [
+        distance
+        for view, others in zip(views, references, strict=True)
+        for distance in neighbor_distances(graph, view, others)
+    ]  # (batch,) each
+    near = [graph.node("Unsqueeze", distance, np.array([0])) for distance in near]
+    distances = graph.node("Concat", *near, restoration_errors(graph, module, views), axis=0)
+    distances = graph.node("Add", distances, array(module.floor)[:, np.newaxis])
+    logs = graph.node("Sub", graph.node("Log", distances), array(module.log_mean)[:, np.newaxis])
+    evidence = log_normal_tail(graph, graph.node("Div", logs, array(module.log_spread)[:, None]))
+    return graph, graph.reduce("ReduceMean", evidence, 0)
+
+
+def ensemble_views(graph: Graph, module: Any, z: str) -> list[str]:
+    """Standardized rows as they are, with tails pulled in, and decorrelated."""
+    squashed = graph.node("Div", graph.node("Sub", z, array(module.median)), array(module.spread))
+    squashed = graph.node("Sub", arcsinh(graph, squashed), array(module.squashed_mean))
+    squashed = graph.node("Div", squashed, array(module.squashed_scale))
+    axes, elsewhere = array(module.axes), array(module.gain_elsewhere)
+    along = graph.node("MatMul", z, axes)
+    along = graph.node("Mul", along, array(module.gains) - elsewhere)
+    decorrelated = graph.node("Mul", z, elsewhere)
+    decorrelated = graph.node("Add", decorrelated, graph.node("MatMul", along, axes.T))
+    return [z, squashed, decorrelated]
+
+
+def neighbor_distances(graph: Graph, rows: str, references: np.ndarray) -> list[str]:
+    """Mean squared distance to the nearest and to the near references, (batch,) each."""
+    n_nearest, n_near = numbers_of_neighbors(len(references))
+    lengths = graph.node("ReduceSum", graph.square(rows), np.array([1]), keepdims=1)
+    lengths = graph.node("Add", lengths, np.square(references).sum(axis=1))
+    products = graph.node("MatMul", rows, -2.0 * references.T)
+    squared = Graph(graph.scope, graph.container, np.float32).cast(
+        graph.node("Add", lengths, products)
+    )
+    _, order = graph.nodes("TopK", 2, squared, np.array([n_near]), axis=1, largest=0, sorted=1)
+    nearest = graph.node("Slice", order, *map(np.array, ([0], [n_nearest], [1])))
+    nearest = graph.node("Gather", references, nearest, axis=0)  # (batch, n_nearest, d)
+    row = graph.node("Unsqueeze", rows, np.array([1]))
+    to_nearest = graph.square(graph.node("Sub", row, nearest))
+    to_nearest = graph.reduce("ReduceMean", graph.reduce("ReduceSum", to_nearest, 2), 1)
+    # E(x - r)^2 = (x - E(r))^2 + V(r) over the near references.
+    nothing = graph.node("Mul", graph.cast(squared), 0.0)
+    share = graph.node("Add", graph.node("Mul", graph.cast(order), 0.0), 1.0 / n_near)
+    shares = graph.node("ScatterElements", nothing, order, share, axis=1)
+    mean = graph.node("MatMul", shares, references)
+    mean_square = graph.node("MatMul", shares, np.square(references))
+    variance = graph.node("Relu", graph.node("Sub", mean_square, graph.square(mean)))
+    to_near = graph.node("Add", graph.square(graph.node("Sub", rows, mean)), variance)
+    return [to_nearest, graph.reduce("ReduceSum", to_near, 1)]
+
+
+def restoration_errors(graph: Graph, module: Any, views: list[str]) -> str:
+    """Squared error of what the networks restore, mean over those of a view, (n_views, batch)."""
+    axes = np.array([0, 1])
+    rows = graph.node("Concat", *(graph.node("Unsqueeze", v, axes) for v in views), axis=0)
+    restored = rows  # (n_views, 1, batch, d), and then of each network
+    n_layers = len(module.weights)
+    for layer, (weight, bias) in enumerate(zip(module.weights, module.biases, strict=True)):
+        shape = (N_VIEWS, module.n_members)
+        product = graph.node("MatMul", restored, array(weight).reshape(*shape, *weight.shape[1:]))
+        restored = graph.node("Add", product, array(bias).reshape(*shape, *bias.shape[1:]))
+        if layer < n_layers - 1:
+            restored = graph.node("Mul", restored, graph.node("Sigmoid", restored))
+    errors = graph.square(graph.node("Sub", restored, rows))
+    return graph.reduce("ReduceMean", graph.reduce("ReduceSum", errors, 3), 1)
