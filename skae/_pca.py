@@ -44,9 +44,11 @@ from skae._validation import (
     check_finite,
     float_dtype,
     has_finite_sum,
+    mean_score,
     validate_codes,
     validate_table,
     validate_weights,
+    within_range,
 )
 
 _FLOAT_DTYPES = [np.float64, np.float32]
@@ -506,7 +508,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             return X
         filled = np.array(X)
         filled[rows] = self._gaussian().fill(filled[rows])
-        return filled
+        return within_range(filled)
 
     def _gaussian(self) -> Gaussian:
         """Give the probabilistic model as a distribution."""
@@ -559,8 +561,9 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         if self.whiten:
             axes = np.sqrt(self.explained_variance_)[:, np.newaxis] * axes
         dtype = codes.dtype
-        rows = codes @ axes.astype(dtype, copy=False) + self.mean_.astype(dtype, copy=False)
-        return in_output_container(self, rows, X)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = codes @ axes.astype(dtype, copy=False) + self.mean_.astype(dtype, copy=False)
+        return in_output_container(self, within_range(rows), X)
 
     def get_covariance(self) -> np.ndarray:
         """Covariance matrix of the probabilistic model.
@@ -585,16 +588,22 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         -------
         precision : ndarray of shape (n_features, n_features)
             Where the covariance is singular, a variance of zero is taken for the smallest one
-            that rounding lets exist beside the largest.
+            that rounding lets exist beside the largest. float64, if float32 cannot hold it.
         """
         check_is_fitted(self)
+        precision, dtype = self._precision(), self.components_.dtype
+        held = np.abs(precision).max() <= np.finfo(dtype).max
+        return precision.astype(dtype, copy=False) if held else precision
+
+    def _precision(self) -> np.ndarray:
+        """Inverse of the covariance matrix, in float64."""
         noise, variances = self._model_variances(float(self.noise_variance_))
         axes = self.components_.astype(np.float64)
         if len(axes) == axes.shape[1]:
-            return ((axes.T / variances) @ axes).astype(self.components_.dtype, copy=False)
+            return (axes.T / variances) @ axes
         precision = (axes.T * (1.0 / variances - 1.0 / noise)) @ axes
         precision.flat[:: len(precision) + 1] += 1.0 / noise
-        return precision.astype(self.components_.dtype, copy=False)
+        return precision
 
     def _model_variances(self, noise: float) -> tuple[float, np.ndarray]:
         """Noise variance, and variances along the components, none of them zero."""
@@ -627,7 +636,8 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         log_density = self._log_density(X, float(self.noise_variance_))
         if rows is not None:
             lowest = float(np.finfo(log_density.dtype).min)
-            log_density[rows] = np.maximum(self._gaussian().log_density(X[rows]), lowest)
+            of_known = np.nan_to_num(self._gaussian().log_density(X[rows]), nan=lowest)
+            log_density[rows] = np.maximum(of_known, lowest)
         return log_density
 
     def _likely_noise_variance(self) -> float:
@@ -677,10 +687,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         score : float
             In nats.
         """
-        log_density = self.score_samples(X)
-        if sample_weight is not None:
-            sample_weight = validate_weights(sample_weight, X)
-        return float(np.average(log_density, weights=sample_weight))
+        return mean_score(self.score_samples(X), sample_weight)
 
     def contributions(self, X: Any) -> np.ndarray:
         """Part of each cell in the outlier score of its row, minus the log-density.
@@ -703,15 +710,17 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         rows = self._dense_rows(X)
         unknown = self._unknown_rows(rows)
         contributions = gaussian_score_contributions(
-            rows - self.mean_, self.get_precision(), log_density
+            self._fill(rows), self.mean_, self._precision(), log_density
         )
         if unknown is not None:
             known = ~np.isnan(rows[unknown])
-            centred = np.where(known, rows[unknown] - self.mean_, 0.0)
-            parts = 0.5 * centred * self._gaussian().precise(rows[unknown])[0]
-            rest = -log_density[unknown] - parts.sum(axis=1)
-            parts += known * (rest / np.maximum(known.sum(axis=1), 1))[:, np.newaxis]
-            contributions[unknown] = parts
+            with np.errstate(over="ignore", invalid="ignore"):
+                centred = np.where(known, rows[unknown] - self.mean_, 0.0)
+                parts = 0.5 * centred * self._gaussian().precise(rows[unknown])[0]
+                rest = -log_density[unknown] - parts.sum(axis=1)
+                parts += known * (rest / np.maximum(known.sum(axis=1), 1))[:, np.newaxis]
+            largest = float(np.finfo(contributions.dtype).max)
+            contributions[unknown] = np.clip(np.nan_to_num(parts), -largest, largest)
         return contributions
 
     def expected(self, X: Any) -> np.ndarray:
@@ -729,12 +738,13 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         """
         rows = self._dense_rows(X)
         unknown = self._unknown_rows(rows)
-        expected = conditional_means(rows, self.mean_, self.get_precision())
+        means = conditional_means(self._fill(rows), self.mean_, self._precision())
         if unknown is not None:
             gaussian = self._gaussian()
             product, diagonal = gaussian.precise(rows[unknown])
-            expected[unknown] = gaussian.fill(rows[unknown]) - product / diagonal
-        return expected
+            means[unknown] = gaussian.fill(rows[unknown]) - product / diagonal
+        with np.errstate(over="ignore"):
+            return within_range(means.astype(float_dtype(rows), copy=False))
 
     def _dense_rows(self, X: Any) -> np.ndarray:
         X = self._read(X)
@@ -804,6 +814,12 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             X.sum_duplicates()
         if sample_weight is not None:
             sample_weight = validate_weights(sample_weight, X)
+            with np.errstate(over="ignore"):
+                if not isfinite(sample_weight.sum()):
+                    raise ValueError(
+                        "sample_weight adds up to more than a float64 can hold; divide the weights "
+                        "by sample_weight.max()."
+                    )
         return X, sample_weight
 
     def _resolve_device(self, X: Any) -> torch.device:
@@ -821,12 +837,14 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         device = self._resolve_device(X)
         n_positive = n_samples if sample_weight is None else int(np.count_nonzero(sample_weight))
         weight = float(n_samples) if sample_weight is None else float(sample_weight.sum())
-        solver = self.svd_solver
+        solver, n_components = self.svd_solver, self.n_components
+        if isinstance(n_components, Integral):
+            n_components = int(n_components)  # products of NumPy's integers overflow
         if solver == "auto":
             solver = choose_solver(
                 n_samples,
                 n_features,
-                self.n_components,
+                n_components,
                 is_sparse=sparse.issparse(X),
                 device=device,
             )
@@ -841,13 +859,13 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             X,
             sample_weight,
             _degrees_of_freedom(weight, n_positive),
-            int(self.n_components) if isinstance(self.n_components, Integral) else None,
+            n_components if isinstance(n_components, int) else None,
             limit,
             min(max(n_positive - 1, 1), n_features),
             device,
             tol=self.tol,
             iterated_power=self.iterated_power,
-            n_oversamples=self.n_oversamples,
+            n_oversamples=int(self.n_oversamples),
             power_iteration_normalizer=self.power_iteration_normalizer,
             random_state=self.random_state,
             names=getattr(self, "feature_names_in_", None),
@@ -971,6 +989,11 @@ def _component_limit(n_rows: int, weight: float, n_features: int) -> int:
 def _check_n_components(n_components: Any, limit: int, solver: str, is_tall: bool) -> None:
     """Raise a ValueError if the solver cannot find so many components of this data."""
     if n_components is None:
+        if solver == "arpack" and limit < 2:
+            raise ValueError(
+                f"svd_solver={solver!r} finds fewer than min(n_samples, n_features)={limit} "
+                "components, so none; use svd_solver='auto'."
+            )
         return
     truncated = solver in _TRUNCATED_SOLVERS
     if isinstance(n_components, str):

@@ -371,6 +371,15 @@ def test_threads_are_as_before():
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_at_the_end_of_the_numbers_have_the_lowest_score(dtype):
+    pca = PCA(2).fit(with_gaps(IRIS).astype(dtype))
+    row = np.array([[np.nan, np.finfo(dtype).max / 4, 0.0, 1.0]], dtype=dtype)
+    assert pca.score_samples(row)[0] < -1e30
+    assert np.isfinite(pca.contributions(row)).all()
+
+
 # Little is known
 
 
