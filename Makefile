@@ -9,7 +9,7 @@ FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 # Extra that `make bench` installs: bench-peers adds the libraries to compare with.
 BENCH ?= bench
 
-.PHONY: bench demo test fuzz lint docs clean
+.PHONY: bench clean demo docs fuzz lint oldest package test
 
 demo: $(VENV)/installed-plot
 	$(BIN)/python examples/save_figures.py examples/plot_digits_pipeline.py demo
@@ -29,9 +29,26 @@ lint: $(VENV)/installed-test
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
+# The files that are published, in dist/.
+package: $(VENV)/installed-package $(VENV)/installed-test
+	rm -rf dist
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python .ci/check_package.py $(TAG)
+
+# The tests with the oldest versions that pyproject.toml allows, whose warnings are no errors. The
+# estimators of scikit-learn that the suite runs beside ours have other tests in other versions.
+oldest:
+	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet packaging
+	$(VENV)-oldest/bin/python .ci/oldest.py > $(VENV)-oldest/oldest.txt
+	$(VENV)-oldest/bin/python -m pip install --quiet -c $(VENV)-oldest/oldest.txt -e '.[test]'
+	$(VENV)-oldest/bin/python -m pytest -o filterwarnings=default -W ignore tests
+
 bench: $(VENV)/installed-$(BENCH)
 	$(BIN)/python benchmarks/training.py $(addprefix --data ,$(wildcard $(FASHION_MNIST)))
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/pca.py --quick
@@ -45,4 +62,4 @@ $(VENV)/installed-%: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache demo docs/_build docs/api/generated docs/gallery
+	rm -rf $(VENV) $(VENV)-oldest dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache demo docs/_build docs/api/generated docs/gallery

@@ -80,6 +80,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skae"
 html_static_path = ["_static"]
 html_css_files = ["skae.css"]
+html_extra_path = ["llms.txt"]
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "skae"},
@@ -89,4 +90,14 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": True,
 }
+# Where versions lie beside each other, see publish.py, readers choose one.
+if root := os.environ.get("SKAE_DOCS_ROOT"):
+    html_theme_options |= {
+        "switcher": {
+            "json_url": f"{root}/versions.json",
+            "version_match": os.environ["SKAE_DOCS_VERSION"],
+        },
+        "check_switcher": False,  # the list may not be there yet
+        "navbar_start": ["navbar-logo", "version-switcher"],
+    }
 html_sidebars = {"index": [], "getting_started": [], "changelog": [], "contributing": []}
