@@ -576,7 +576,7 @@ BAD_PARAMETERS = [
     ("contraction", -0.1),
     ("pretrain_iter", -1),
     ("output_activation", "cube"),
-    ("loss", "absolute_error"),
+    ("loss", "hinge"),
     ("dropout", 1.0),
     ("alpha", -1.0),
     ("solver", "lbfgs"),

@@ -425,7 +425,7 @@ def represented(case, estimator, what, is_fitted):
 def set_output(case, estimator, what, is_fitted):
     """Ask for results in another container."""
     if hasattr(estimator, "set_output"):
-        container = ("default", "pandas", "polars", "x")[what.seed % 4]
+        container = ("default", "pandas", "polars")[what.seed % 3]
         call("set_output", estimator.set_output, {"transform": container})
 
 
