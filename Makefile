@@ -9,13 +9,17 @@ FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 # Extra that `make bench` installs: bench-peers adds the libraries to compare with.
 BENCH ?= bench
 
-.PHONY: bench clean demo docs lint oldest package test
+.PHONY: bench clean demo docs fuzz lint oldest package test
 
 demo: $(VENV)/installed-plot
 	$(BIN)/python examples/save_figures.py examples/plot_digits_pipeline.py demo
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+# FUZZ takes the options of the script, such as FUZZ="--cases 1000 --seed 7".
+fuzz: $(VENV)/installed-test
+	$(BIN)/python tests/fuzz/run.py $(FUZZ)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -45,6 +49,7 @@ oldest:
 bench: $(VENV)/installed-$(BENCH)
 	$(BIN)/python benchmarks/training.py $(addprefix --data ,$(wildcard $(FASHION_MNIST)))
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/pca.py --quick

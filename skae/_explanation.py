@@ -24,32 +24,51 @@ def gaussian_contributions(deviation: np.ndarray, precision: np.ndarray) -> np.n
     Mayrhofer & Filzmoser, "Multivariate outlier explanations using Shapley values and Mahalanobis
     distances", Econometrics and Statistics (2023).
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        contributions = 0.5 * deviation * (deviation @ precision)
-    # Of rows that are so far away that no number holds them, the largest ones with a finite sum.
-    largest = np.finfo(contributions.dtype).max / contributions.shape[1]
-    return np.clip(np.nan_to_num(contributions, nan=largest), -largest, largest)
+    return 0.5 * deviation * (deviation @ precision)
 
 
 def gaussian_score_contributions(
-    deviation: np.ndarray, precision: np.ndarray, log_density: np.ndarray
+    X: np.ndarray, mean: np.ndarray, precision: np.ndarray, log_density: np.ndarray
 ) -> np.ndarray:
     """Shapley values of minus the log-density of each row, (n, n_features).
 
-    The logarithm of the normalizing constant belongs to no feature and is spread evenly.
+    The logarithm of the normalizing constant belongs to no feature and is spread evenly. Of a row
+    so far away that its log-density is the lowest number there is, that number is split. The result
+    has the dtype of the log-density.
     """
-    contributions = gaussian_contributions(deviation, precision)
-    rest = -log_density - contributions.sum(axis=1)
-    return contributions + rest[:, np.newaxis] / contributions.shape[1]
+    largest = float(np.finfo(log_density.dtype).max)
+    score = -log_density.astype(np.float64)[:, np.newaxis]
+    half_deviation, exponents = in_own_unit(X, mean)
+    quarters = gaussian_contributions(half_deviation, precision)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        contributions = 4.0 * np.ldexp(quarters, 2 * exponents)
+        contributions += (score - contributions.sum(axis=1, keepdims=True)) / X.shape[1]
+        split = score * (quarters / quarters.sum(axis=1, keepdims=True))
+    contributions = np.where(score < largest, contributions, split)
+    return np.clip(np.nan_to_num(contributions), -largest, largest).astype(log_density.dtype)
 
 
 def conditional_means(X: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """Mean of each cell of a normal distribution given all other cells of its row."""
-    # In units of the largest deviation of a row, so that the sums of huge ones do not overflow.
-    deviation = X / 2.0 - mean / 2.0
-    _, exponents = np.frexp(np.abs(deviation).max(axis=1, keepdims=True))
-    scaled = np.ldexp(deviation, -exponents)
-    return X - 2.0 * np.ldexp(scaled @ precision / np.diag(precision), exponents)
+    half_deviation, exponents = in_own_unit(X, mean)
+    half_difference = half_deviation @ precision / np.diag(precision)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return X - 2.0 * np.ldexp(half_difference, exponents)
+
+
+def in_own_unit(X: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Half of the deviations of each row over a power of two, so that sums of them are numbers.
+
+    Returns
+    -------
+    half_deviation : ndarray of shape (n_samples, n_features), float64
+        The largest of a row is between 1/2 and 1.
+    exponents : ndarray of shape (n_samples, 1)
+        What the powers are.
+    """
+    half_deviation = X.astype(np.float64) / 2.0 - mean.astype(np.float64) / 2.0
+    _, exponents = np.frexp(np.abs(half_deviation).max(axis=1, keepdims=True))
+    return np.ldexp(half_deviation, -exponents), exponents
 
 
 def sampled_shapley_values(
@@ -118,9 +137,8 @@ def exact_contributions(model: Any, X: Any) -> np.ndarray | None:
     if hasattr(model, "contributions"):
         return model.contributions(X)
     if is_gaussian(model):
-        deviation = numbers(X) - model.mean_
         return gaussian_score_contributions(
-            deviation, model.get_precision(), model.score_samples(X)
+            numbers(X), model.mean_, model.get_precision(), model.score_samples(X)
         )
     return None
 

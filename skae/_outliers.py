@@ -43,7 +43,7 @@ from skae._sklearn_compat import (
     _safe_indexing,
     validate_parameter_constraints,
 )
-from skae._validation import native_table, validate_weights
+from skae._validation import native_table, validate_weights, within_range
 
 # Cells of a table that are converted to float64 at once.
 MAX_CONVERTED = 2**23
@@ -53,6 +53,10 @@ MAX_CONVERTED = 2**23
 FALSE_ALARM_RATE = 0.05
 CALIBRATION_FRACTION = 0.2
 
+
+# What stands for scores of minus infinity where they are split among the columns: differences and
+# sums of it are numbers.
+LOWEST_EXPLAINED = -1e300
 
 # Scores of equal rows differ by this share, because sums are rounded in another order in another
 # batch.
@@ -679,7 +683,7 @@ class AutoencoderOutlierDetector(
                     f"of X, and {type(transformer).__name__} has none; use expected=False."
                 )
             values = transformer.inverse_transform(values)
-        return described(contributions), described(values)
+        return described(contributions), described(within_range(numbers(values)))
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Tell scikit-learn who wants sample weights.
@@ -770,7 +774,9 @@ class AutoencoderOutlierDetector(
                 for model, (_, rows) in zip(models, folds, strict=True):
                     scores[rows] = score_rows(model, _safe_indexing(X, rows))
             self.calibration_scores_ = scores[held_out]
-            self._calibration_weights = self._training_weights[held_out]
+            held_out_weights = np.ones(n_rows)[held_out] if weights is None else weights[held_out]
+            # They may be so much smaller than those of other rows that a share of these is zero.
+            self._calibration_weights = held_out_weights / held_out_weights.max()
         self.offset_ = self._threshold()
 
         rng = np.random.default_rng(seed)
@@ -867,7 +873,8 @@ class AutoencoderOutlierDetector(
                 for name, column, rows in zip(frame.columns, columns, sources.T, strict=True)
             }
             X = pd.DataFrame(mixed, copy=False)
-            return -self.score_samples(X.to_numpy() if names is None else X)
+            scores = self.score_samples(X.to_numpy() if names is None else X)
+            return -np.maximum(scores, LOWEST_EXPLAINED)
 
         return sampled_shapley_values(
             outlier_score,

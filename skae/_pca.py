@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite, log, pi
+from math import inf, isfinite, log, pi
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -28,7 +28,7 @@ from skae._decomposition import (
 from skae._device import matrix_fits, resolve_device
 from skae._documentation import DocumentationLinkMixin
 from skae._explanation import conditional_means, gaussian_score_contributions
-from skae._linalg import minka_n_components, n_components_for_share
+from skae._linalg import minka_n_components, n_components_for_share, principal_axes
 from skae._moments import Moments, centred_rows, threads_of_blas
 from skae._output import in_output_container
 from skae._persistence import check_shapes, reading, with_versions
@@ -39,12 +39,16 @@ from skae._sklearn_compat import (
     StrOptions,
     validate_parameter_constraints,
 )
+from skae._unknown import SMALLEST_SHARE, Gaussian, known_moments, rows_with_known_cells
 from skae._validation import (
     check_finite,
     float_dtype,
+    has_finite_sum,
+    mean_score,
     validate_codes,
     validate_table,
     validate_weights,
+    within_range,
 )
 
 _FLOAT_DTYPES = [np.float64, np.float32]
@@ -81,7 +85,9 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
     Signature, attributes and sign convention are those of
     :class:`sklearn.decomposition.PCA`, and `partial_fit` takes the place of
     :class:`sklearn.decomposition.IncrementalPCA`, exactly instead of approximately. Rows are
-    centred before they are multiplied, and everything is accumulated in float64.
+    centred before they are multiplied, and everything is accumulated in float64. NaN, None,
+    NA, nulls and masked cells are unknown: the model is then that of the largest likelihood of the
+    known cells.
 
     Parameters
     ----------
@@ -190,6 +196,13 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
     are kept: variances that are smaller than 1e-9 of the largest one, which an eigenproblem
     loses, are computed again from the data projected on their axes.
 
+    Rows with unknown cells are fitted by the EM algorithm, on the CPU, whatever ``svd_solver`` and
+    ``device`` are: the parameters maximise the likelihood of the known cells for a normal
+    distribution with ``n_components`` variances along axes and one in all other directions. That is
+    right where a cell is unknown by chance, or for reasons that known cells tell. The variances are
+    then multiplied by n / (n - 1), as those of complete rows are. A row without known cells says
+    nothing.
+
     Under ``whiten=True`` the covariance, the precision and the scores are those of the data, as
     they are without. scikit-learn multiplies the variances in twice there.
 
@@ -273,7 +286,8 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data. A memory map is read block by block.
+            Training data. A memory map is read block by block. NaN is an unknown cell of dense
+            data.
         y : Ignored
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -287,9 +301,9 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         Raises
         ------
         ValueError
-            If X or the weights are not finite numbers of matching shapes, if the weights are
-            negative or add up to no more than one, or if ``n_components`` is too large for the
-            data or not possible with the solver.
+            If X or the weights are not numbers of matching shapes, if a cell is infinite or no
+            cell of a column is known, if the weights are negative or add up to no more than one, or
+            if ``n_components`` is too large for the data or not possible with the solver.
         TypeError
             If X is sparse and the solver needs dense data.
         MemoryError
@@ -315,7 +329,8 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         Z : ndarray of shape (n_samples, n_components)
             In the dtype of X.
         """
-        return self._transform(self._fit(X, sample_weight))
+        X = self._fit(X, sample_weight)
+        return self._transform(self._fill(X) if self._fit_svd_solver == "em" else X)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Add rows, exactly: the result is that of `fit` on all rows so far.
@@ -355,6 +370,9 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
                 "partial_fit cannot add rows to this fit, which has not kept their moments: "
                 f"svd_solver={self._fit_svd_solver!r} with {self.n_features_in_} features. Pass "
                 "all rows to partial_fit, in as many calls as you like."
+                if self._fit_svd_solver != "em"
+                else "partial_fit cannot add rows to this fit, whose rows had unknown cells. Pass "
+                "all rows to fit."
             )
         if not first and self._accumulated["n_components"] != self.n_components:
             raise ValueError(
@@ -383,6 +401,11 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         trace = float(moments.scatter.trace())
         if not isfinite(trace) or (trace < _SMALLEST_SQUARES and varies(X, sample_weight)):
             names = getattr(self, "feature_names_in_", None)
+            if self._unknown_rows(X) is not None:
+                raise ValueError(
+                    "Input X contains NaN: partial_fit adds the moments of rows, which those with "
+                    "unknown cells do not have. Pass all rows to fit, which takes them."
+                )
             check_finite(X, type(self).__name__, names)
             raise ValueError(range_message(X, names))
         n_seen = X.shape[0]
@@ -422,19 +445,75 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
-            In the dtype of X.
+            In the dtype of X. Of a row with unknown cells, the mean in the probabilistic model
+            given the known ones: the components of the row that `impute` gives.
         """
+        return self._transform(self._fill(self._read(X)))
+
+    def impute(self, X: Any) -> Any:
+        """Fill the unknown cells of X with what the known cells of their rows let expect.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data. NaN, None, NA, null and masked cells are
+            unknown.
+
+        Returns
+        -------
+        X_filled : ndarray of shape (n_samples, n_features)
+            Known cells as they are. Unknown cells are at their conditional mean in the
+            probabilistic model, given the known cells of the row; those of a row without any are at
+            ``mean_``. `set_output` turns them into a DataFrame.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skae import PCA
+        >>> X = np.array([[1.0, 2.0], [2.0, 4.1], [3.0, 5.9], [4.0, np.nan], [np.nan, 10.0]])
+        >>> print(PCA().fit(X).impute(X)[3:].round(1))
+        [[ 4.   7.9]
+         [ 5.1 10. ]]
+        """
+        rows = self._dense_rows(X)
+        filled = self._fill(rows)
+        return in_output_container(self, filled.copy() if filled is rows else filled, X)
+
+    def _read(self, X: Any) -> Any:
+        """Validate rows, but for unknown and infinite cells of dense ones; see `_unknown_rows`."""
         check_is_fitted(self)
-        return self._transform(
-            validate_table(
-                self,
-                X,
-                # A memory map of integers is converted block by block.
-                dtype=None if _is_lazy(X) else _FLOAT_DTYPES,
-                accept_sparse=("csr", "csc"),
-                reset=False,
-            )
+        return validate_table(
+            self,
+            X,
+            # A memory map of integers is converted block by block.
+            dtype=None if _is_lazy(X) else _FLOAT_DTYPES,
+            accept_sparse=("csr", "csc"),
+            ensure_all_finite=False,
+            reset=False,
         )
+
+    def _unknown_rows(self, X: Any) -> np.ndarray | None:
+        """Numbers of the rows of validated X with unknown cells; None if there are none."""
+        if sparse.issparse(X) or X.dtype.kind != "f" or has_finite_sum(X):
+            return None
+        names = getattr(self, "feature_names_in_", None)
+        check_finite(X, type(self).__name__, names, allow_nan=True)
+        (rows,) = np.nonzero(np.isnan(X).any(axis=1))
+        return rows if len(rows) else None
+
+    def _fill(self, X: Any) -> Any:
+        """Fill the unknown cells of validated rows; X itself if there are none."""
+        rows = self._unknown_rows(X)
+        if rows is None:
+            return X
+        filled = np.array(X)
+        filled[rows] = self._gaussian().fill(filled[rows])
+        return within_range(filled)
+
+    def _gaussian(self) -> Gaussian:
+        """Give the probabilistic model as a distribution."""
+        noise, variances = self._model_variances(float(self.noise_variance_))
+        return Gaussian.from_axes(self.mean_, self.components_, variances, noise)
 
     def _transform(self, X: Any) -> np.ndarray:
         dtype = float_dtype(X)
@@ -482,8 +561,9 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         if self.whiten:
             axes = np.sqrt(self.explained_variance_)[:, np.newaxis] * axes
         dtype = codes.dtype
-        rows = codes @ axes.astype(dtype, copy=False) + self.mean_.astype(dtype, copy=False)
-        return in_output_container(self, rows, X)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = codes @ axes.astype(dtype, copy=False) + self.mean_.astype(dtype, copy=False)
+        return in_output_container(self, within_range(rows), X)
 
     def get_covariance(self) -> np.ndarray:
         """Covariance matrix of the probabilistic model.
@@ -508,16 +588,22 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         -------
         precision : ndarray of shape (n_features, n_features)
             Where the covariance is singular, a variance of zero is taken for the smallest one
-            that rounding lets exist beside the largest.
+            that rounding lets exist beside the largest. float64, if float32 cannot hold it.
         """
         check_is_fitted(self)
+        precision, dtype = self._precision(), self.components_.dtype
+        held = np.abs(precision).max() <= np.finfo(dtype).max
+        return precision.astype(dtype, copy=False) if held else precision
+
+    def _precision(self) -> np.ndarray:
+        """Inverse of the covariance matrix, in float64."""
         noise, variances = self._model_variances(float(self.noise_variance_))
         axes = self.components_.astype(np.float64)
         if len(axes) == axes.shape[1]:
-            return ((axes.T / variances) @ axes).astype(self.components_.dtype, copy=False)
+            return (axes.T / variances) @ axes
         precision = (axes.T * (1.0 / variances - 1.0 / noise)) @ axes
         precision.flat[:: len(precision) + 1] += 1.0 / noise
-        return precision.astype(self.components_.dtype, copy=False)
+        return precision
 
     def _model_variances(self, noise: float) -> tuple[float, np.ndarray]:
         """Noise variance, and variances along the components, none of them zero."""
@@ -541,11 +627,18 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
-            In nats; higher is more normal.
+            Of the known cells, in nats; higher is more normal. With fewer cells known it is another
+            density, zero if none is.
         """
-        check_is_fitted(self)
-        X = validate_table(self, X, accept_sparse="csr", dtype=_FLOAT_DTYPES, reset=False)
-        return self._log_density(X, float(self.noise_variance_))
+        X = self._read(X)
+        X = X.tocsr() if sparse.issparse(X) else X
+        rows = self._unknown_rows(X)
+        log_density = self._log_density(X, float(self.noise_variance_))
+        if rows is not None:
+            lowest = float(np.finfo(log_density.dtype).min)
+            of_known = np.nan_to_num(self._gaussian().log_density(X[rows]), nan=lowest)
+            log_density[rows] = np.maximum(of_known, lowest)
+        return log_density
 
     def _likely_noise_variance(self) -> float:
         """Noise variance of the largest likelihood, for densities of new rows.
@@ -594,10 +687,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         score : float
             In nats.
         """
-        log_density = self.score_samples(X)
-        if sample_weight is not None:
-            sample_weight = validate_weights(sample_weight, X)
-        return float(np.average(log_density, weights=sample_weight))
+        return mean_score(self.score_samples(X), sample_weight)
 
     def contributions(self, X: Any) -> np.ndarray:
         """Part of each cell in the outlier score of its row, minus the log-density.
@@ -613,15 +703,28 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             Shapley values in nats: what a cell adds to the outlier score if it moves from its mean
             to its value, on average over the orders in which the cells of the row may do so
             (Mayrhofer & Filzmoser, 2023). The logarithm of the normalizing constant is spread
-            evenly. The contributions of a row sum to minus its score.
+            evenly. The contributions of a row sum to minus its score; those of unknown cells are
+            zero.
         """
         log_density = self.score_samples(X)
-        return gaussian_score_contributions(
-            self._dense_rows(X) - self.mean_, self.get_precision(), log_density
+        rows = self._dense_rows(X)
+        unknown = self._unknown_rows(rows)
+        contributions = gaussian_score_contributions(
+            self._fill(rows), self.mean_, self._precision(), log_density
         )
+        if unknown is not None:
+            known = ~np.isnan(rows[unknown])
+            with np.errstate(over="ignore", invalid="ignore"):
+                centred = np.where(known, rows[unknown] - self.mean_, 0.0)
+                parts = 0.5 * centred * self._gaussian().precise(rows[unknown])[0]
+                rest = -log_density[unknown] - parts.sum(axis=1)
+                parts += known * (rest / np.maximum(known.sum(axis=1), 1))[:, np.newaxis]
+            largest = float(np.finfo(contributions.dtype).max)
+            contributions[unknown] = np.clip(np.nan_to_num(parts), -largest, largest)
+        return contributions
 
     def expected(self, X: Any) -> np.ndarray:
-        """Give the mean of each cell in the probabilistic model, given all others of its row.
+        """Give the mean of each cell in the model, given all other known ones of its row.
 
         Parameters
         ----------
@@ -633,11 +736,18 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         X_expected : ndarray of shape (n_samples, n_features)
             Conditional means.
         """
-        check_is_fitted(self)
-        return conditional_means(self._dense_rows(X), self.mean_, self.get_precision())
+        rows = self._dense_rows(X)
+        unknown = self._unknown_rows(rows)
+        means = conditional_means(self._fill(rows), self.mean_, self._precision())
+        if unknown is not None:
+            gaussian = self._gaussian()
+            product, diagonal = gaussian.precise(rows[unknown])
+            means[unknown] = gaussian.fill(rows[unknown]) - product / diagonal
+        with np.errstate(over="ignore"):
+            return within_range(means.astype(float_dtype(rows), copy=False))
 
     def _dense_rows(self, X: Any) -> np.ndarray:
-        X = validate_table(self, X, accept_sparse="csr", dtype=_FLOAT_DTYPES, reset=False)
+        X = self._read(X)
         return X.toarray() if sparse.issparse(X) else X
 
     def __getstate__(self) -> dict[str, Any]:
@@ -655,6 +765,7 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.allow_nan = True
         tags.input_tags.sparse = self.svd_solver in ("auto", *_SPARSE_SOLVERS)
         return tags
 
@@ -703,6 +814,12 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             X.sum_duplicates()
         if sample_weight is not None:
             sample_weight = validate_weights(sample_weight, X)
+            with np.errstate(over="ignore"):
+                if not isfinite(sample_weight.sum()):
+                    raise ValueError(
+                        "sample_weight adds up to more than a float64 can hold; divide the weights "
+                        "by sample_weight.max()."
+                    )
         return X, sample_weight
 
     def _resolve_device(self, X: Any) -> torch.device:
@@ -720,12 +837,14 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         device = self._resolve_device(X)
         n_positive = n_samples if sample_weight is None else int(np.count_nonzero(sample_weight))
         weight = float(n_samples) if sample_weight is None else float(sample_weight.sum())
-        solver = self.svd_solver
+        solver, n_components = self.svd_solver, self.n_components
+        if isinstance(n_components, Integral):
+            n_components = int(n_components)  # products of NumPy's integers overflow
         if solver == "auto":
             solver = choose_solver(
                 n_samples,
                 n_features,
-                self.n_components,
+                n_components,
                 is_sparse=sparse.issparse(X),
                 device=device,
             )
@@ -740,30 +859,66 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             X,
             sample_weight,
             _degrees_of_freedom(weight, n_positive),
-            int(self.n_components) if isinstance(self.n_components, Integral) else None,
+            n_components if isinstance(n_components, int) else None,
             limit,
             min(max(n_positive - 1, 1), n_features),
             device,
             tol=self.tol,
             iterated_power=self.iterated_power,
-            n_oversamples=self.n_oversamples,
+            n_oversamples=int(self.n_oversamples),
             power_iteration_normalizer=self.power_iteration_normalizer,
             random_state=self.random_state,
             names=getattr(self, "feature_names_in_", None),
         )
+        dtype = X.dtype if X.dtype == np.float32 else np.dtype(np.float64)
         try:
             decomposition = decompose(problem, solver)
+            self._store(decomposition, self.n_components, limit, weight, dtype)
         except NotFiniteError:
-            check_finite(X, type(self).__name__, getattr(self, "feature_names_in_", None))
-            raise
-        dtype = X.dtype if X.dtype == np.float32 else np.dtype(np.float64)
-        self._store(decomposition, self.n_components, limit, weight, dtype)
+            if self._unknown_rows(X) is None:
+                raise
+            solver = "em"
+            decomposition = self._solve_known(problem, dtype)
         self._fit_svd_solver = solver
         self.n_samples_ = self.n_samples_seen_ = n_samples
         if decomposition.moments is not None and n_features <= _MAX_KEPT_FEATURES:
             self._accumulate(decomposition.moments)
         elif hasattr(self, "_accumulated"):
             del self._accumulated
+
+    def _solve_known(self, problem: Problem, dtype: np.dtype) -> Decomposition:
+        """Solve for rows with unknown cells, and store the result."""
+        X, row_weights = rows_with_known_cells(problem.X, problem.sample_weight, problem.names)
+        n_features, weight = X.shape[1], float(row_weights.sum())
+        if not matrix_fits(n_features, torch.device("cpu")):
+            raise MemoryError(_memory_message("em", n_features, "fit"))
+        degrees_of_freedom = _degrees_of_freedom(weight, len(X))
+
+        def solve(n_components: int) -> Decomposition:
+            mean, covariance = known_moments(
+                X, row_weights / weight, n_components, type(self).__name__
+            )
+            # Of rows whose cells are all known, these are the unbiased variances.
+            unbiased = torch.from_numpy(covariance * (weight / degrees_of_freedom))
+            variances, axes = principal_axes(unbiased, noise=4.0 * SMALLEST_SHARE)
+            total = float(variances.sum())
+            if not 0.0 < total < inf and np.any(np.nanmax(X, axis=0) > np.nanmin(X, axis=0)):
+                raise ValueError(range_message(np.nan_to_num(X), problem.names))
+            return Decomposition(mean, total, variances, axes)
+
+        n_components: Any = self.n_components
+        if n_components is None:
+            n_components = problem.limit
+        elif not isinstance(n_components, Integral):
+            variances = solve(n_features).variances
+            n_components = (
+                minka_n_components(variances, weight)
+                if n_components == "mle"
+                else n_components_for_share(variances, n_components)
+            )
+        decomposition = solve(int(n_components))
+        self._store(decomposition, int(n_components), n_features, weight, dtype)
+        return decomposition
 
     def _store(
         self,
@@ -834,6 +989,11 @@ def _component_limit(n_rows: int, weight: float, n_features: int) -> int:
 def _check_n_components(n_components: Any, limit: int, solver: str, is_tall: bool) -> None:
     """Raise a ValueError if the solver cannot find so many components of this data."""
     if n_components is None:
+        if solver == "arpack" and limit < 2:
+            raise ValueError(
+                f"svd_solver={solver!r} finds fewer than min(n_samples, n_features)={limit} "
+                "components, so none; use svd_solver='auto'."
+            )
         return
     truncated = solver in _TRUNCATED_SOLVERS
     if isinstance(n_components, str):

@@ -272,13 +272,13 @@ def mean_score(scores: np.ndarray, sample_weight: ArrayLike | None) -> float:
     return max(mean, float(np.finfo(np.float64).min))
 
 
-def within_range(results: np.ndarray, worst: int | None) -> np.ndarray:
+def within_range(results: np.ndarray, worst: int | None = None) -> np.ndarray:
     """Check what a model makes of finite rows, which may be too large for the dtype.
 
     Parameters
     ----------
     results : ndarray of shape (n_samples, ...)
-    worst : {1, -1, None}
+    worst : {1, -1, None}, default=None
         Whether the largest or the lowest number stands for what no number can hold, as it does for
         losses and scores; None if nothing can.
 
@@ -356,8 +356,11 @@ def to_numbers(X: Any, estimator: BaseEstimator, table: str = "X") -> Any:
             return X
         if is_sparse_frame(X):
             subtypes = {dtype.subtype for dtype in X.dtypes}
-            if len(subtypes) > 1:  # of which pandas makes objects, if booleans are among them
-                X = X.astype(pd.SparseDtype(np.result_type(*subtypes), 0))
+            common = np.result_type(*subtypes)
+            if common == np.float16:  # which SciPy does not take
+                common = np.dtype(np.float64)
+            if subtypes != {common}:  # pandas makes objects of booleans and floats
+                X = X.astype(pd.SparseDtype(common, 0))
             X = X.sparse.to_coo()
     if sparse.issparse(X):
         check_two_axes(X, estimator, table)
@@ -548,8 +551,23 @@ def native_table(X: Any, table: str = "X") -> Any:
     if type(X).__module__.startswith("narwhals") and hasattr(X, "to_native"):
         X = X.to_native()
     if type(X).__name__ == "RecordBatch" and hasattr(X, "schema"):
-        return sys.modules["pyarrow"].Table.from_batches([X])
+        X = sys.modules["pyarrow"].Table.from_batches([X])
+    check_distinct_names(X, table)
     return X
+
+
+def check_distinct_names(X: Any, table: str) -> None:
+    """Raise a ValueError if two columns of a DataFrame have one name."""
+    if isinstance(X, pd.DataFrame):
+        twice = [] if X.columns.is_unique else X.columns[X.columns.duplicated()].unique()
+    else:  # pyarrow's; polars has no such tables
+        names = getattr(X, "column_names", [])
+        twice = [] if len(set(names)) == len(names) else {n for n in names if names.count(n) > 1}
+    if len(twice) > 0:
+        raise ValueError(
+            f"Several columns of {table} have the same name: {listed(twice)}. Rename them, so that "
+            "each column has a name of its own."
+        )
 
 
 def columns_of(X: Any) -> Iterable[Any] | None:

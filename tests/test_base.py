@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.datasets import load_iris
@@ -16,7 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from skae import AutoencoderTransformer
+from skae import AutoencoderTransformer, DenoisingAutoencoder
 from skae._device import threads
 from skae._training import Descent
 
@@ -540,3 +541,59 @@ def test_callbacks_in_a_grid_search_with_two_jobs(X, capsys):
     epochs = [row for log in logs for row in log.data if row["task_name"] == "epoch"]
     assert len(epochs) == 4 * (2 * 2 + 1)  # epochs of four fits and the refit
     pickle.loads(pickle.dumps(search))
+
+
+# Numbers that are too large
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array, "validation", "clean"])
+def test_cells_that_float32_cannot_hold_are_named(X, container):
+    huge = X.copy()
+    huge[3, 1] = -1e39
+    estimator, arguments, table = small(early_stopping=True), {"X": X}, "X"
+    if container == "validation":
+        arguments["X_val"], table = huge, "X_val"
+    elif container == "clean":
+        estimator = DenoisingAutoencoder(2, max_iter=1)
+        arguments["X_clean"], table = huge, "X_clean"
+    else:
+        arguments["X"] = container(huge)
+    with pytest.raises(ValueError, match=rf"{table} contains 1 huge cell, in column 1 .*3.4e\+38"):
+        estimator.fit(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_loss_that_no_number_can_hold_is_the_largest_one(X, dtype):
+    estimator = small().fit(X)
+    largest = np.finfo(dtype).max
+    rows = X[:3].astype(dtype)
+    rows[1] = largest / 2
+    errors = estimator.reconstruction_error(rows)
+    assert errors[1] == largest
+    assert_array_equal(errors[[0, 2]], estimator.reconstruction_error(rows[[0, 2]]))
+    assert_array_equal(estimator.reconstruction_error(rows, per_feature=True)[1], [largest] * 4)
+    assert_array_equal(estimator.score_samples(rows), -errors)
+    assert estimator.score(rows[[1, 1]]) == -float(largest)
+    assert estimator.score(rows, sample_weight=[1, 0, 1]) == pytest.approx(
+        estimator.score(rows[[0, 2]])
+    )
+
+
+def test_rows_whose_codes_no_number_can_hold_are_named(X):
+    estimator = small().fit(X)
+    rows = X[:4].astype(np.float32)
+    rows[2] = 3e38
+    with torch.no_grad():
+        for weights in estimator.module_.parameters():
+            weights *= 100.0
+    for method in (estimator.transform, estimator.reconstruct):
+        with pytest.raises(ValueError, match="Row 2 of X holds numbers so large that float32"):
+            method(rows)
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e308, 1e-300])
+def test_weights_of_any_size_are_weights(X, scale):
+    weights = np.random.default_rng(0).uniform(0.5, 1.0, len(X))
+    desired = small().fit(X, sample_weight=weights)
+    actual = small().fit(X, sample_weight=weights * scale)
+    assert_allclose(actual.transform(X), desired.transform(X), rtol=1e-4, atol=1e-5)

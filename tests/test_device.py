@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
 from skae._device import copy_to, resolve_device, threads, to_tensor
+from skae._sklearn_compat import _get_threadpool_controller
+from skae._torch_compat import _set_openmp_threads
 
 CPU = torch.device("cpu")
 
@@ -111,3 +113,19 @@ def test_copies_do_not_keep_their_module_alive():
     del module
     assert alive() is None
     assert copied() is None
+
+
+def test_other_libraries_keep_their_numbers_of_threads():
+    libraries = _get_threadpool_controller().select(user_api="openmp").lib_controllers
+    before = [library.get_num_threads() for library in libraries]
+    try:
+        for place, library in enumerate(libraries):
+            library.set_num_threads(2 + place)
+        numbers = [library.get_num_threads() for library in libraries]
+        _set_openmp_threads.cache_clear()  # as if this were the first block
+        with threads(1):
+            assert torch.get_num_threads() == 1
+        assert [library.get_num_threads() for library in libraries] == numbers
+    finally:
+        for library, number in zip(libraries, before, strict=True):
+            library.set_num_threads(number)

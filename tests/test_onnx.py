@@ -1,8 +1,11 @@
 """Graphs of ONNX, run by onnxruntime, against what the estimators compute."""
 
+import json
 import subprocess
 import sys
-import textwrap
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pandas as pd
@@ -25,6 +28,7 @@ from skae import (
     AutoencoderOutlierDetector,
     AutoencoderTransformer,
     DenoisingAutoencoder,
+    TableEncoder,
     VAETransformer,
 )
 from skae._outliers import DenoisingEnsemble
@@ -70,7 +74,7 @@ def assert_close(actual, expected, dtype, tolerance=1e-10):
     """Compare with a tolerance relative to each number, or to the size of all."""
     assert actual.shape == expected.shape
     tolerance = 1e-5 if dtype == np.float32 else tolerance
-    size = np.median(np.abs(expected))
+    size = np.nanmedian(np.abs(expected))
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * size)
 
 
@@ -293,6 +297,14 @@ def test_weights_of_calibration_rows_count_in_p_values(short_training):
     assert_close(run(detector, ROWS, "p_values")["p_values"], detector.p_values(ROWS), np.float64)
 
 
+def test_the_detector_leaves_the_options_of_the_user_alone():
+    model = make_pipeline(StandardScaler(), PCA(2))
+    detector = AutoencoderOutlierDetector(model).fit(X)
+    options = {id(detector): {"score_samples": True}}
+    skl2onnx.to_onnx(detector, X[:1], options=options)
+    assert options == {id(detector): {"score_samples": True}}
+
+
 def test_a_score_that_is_not_finite_is_an_outlier(short_training):
     detector = AutoencoderOutlierDetector(PCA(2)).fit(X)
     row = np.full((1, 12), np.nan)
@@ -364,12 +376,75 @@ def test_a_column_transformer_by_name_takes_a_dataframe_with_integers():
     assert_close(codes, columns.transform(frame).astype(np.float32), np.float32)
 
 
+def mixed_frame(n_rows, seed):
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "near_normal": rng.normal(5.0, 2.0, size=n_rows),
+            "heavy_tails": rng.standard_cauchy(size=n_rows),
+            "spike": np.where(rng.uniform(size=n_rows) < 0.3, 0.0, rng.normal(size=n_rows)),
+            "large": rng.integers(10**8, 10**9, size=n_rows),
+            "count": rng.poisson(2.0, size=n_rows),
+            "yes": rng.uniform(size=n_rows) < 0.5,
+            "constant": np.ones(n_rows),
+            "empty": np.full(n_rows, np.nan),
+        }
+    )
+    frame.loc[rng.uniform(size=n_rows) < 0.2, ["near_normal", "heavy_tails", "spike"]] = np.nan
+    return frame
+
+
+def columns_of(frame):
+    return {name: frame[[name]].to_numpy() for name in frame.columns}
+
+
+def test_the_numeric_columns_of_a_table_encoder_are_the_same():
+    frame, others = mixed_frame(300, 0), mixed_frame(400, 1)
+    encoder = TableEncoder().fit(frame)
+    transformations = {"standardize", "arcsinh", "quantile", "0 or 1", "none"}
+    assert set(encoder.schema_["transformation"]) == transformations
+    graph = skl2onnx.to_onnx(encoder, frame[:1])
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    others.loc[:2, "heavy_tails"] = [1e9, -1e9, 0.0]
+    # Cells of a knot and between knots, and beyond all of them.
+    others.loc[:300, "spike"] = np.concatenate([frame["spike"], [1e3]])
+    for table in (frame, others):
+        (codes,) = session.run(None, columns_of(table))
+        assert_close(codes, encoder.transform(table), np.float64)
+
+
+@dtypes
+def test_a_table_encoder_of_an_array_before_an_autoencoder_is_the_same(dtype):
+    rows = ROWS.astype(dtype)
+    pipeline = make_pipeline(TableEncoder(), AutoencoderTransformer(2, **FAST)).fit(X)
+    assert_close(run(pipeline, rows)["variable"], pipeline.transform(rows), np.float64)
+
+
+def test_columns_of_a_table_encoder_that_cannot_be_converted_are_named():
+    frame = pd.DataFrame({"size": X[:, 0], "town": rng.choice(["Ulm", "Bonn"], size=len(X))})
+    encoder = TableEncoder().fit(frame)
+    with pytest.raises(ValueError, match="'town' of TableEncoder is of kind 'category'"):
+        skl2onnx.to_onnx(encoder, frame[:1])
+
+
 def test_a_feature_union_and_a_search_are_the_same():
     union = FeatureUnion([("pca", PCA(2)), ("ae", AutoencoderTransformer(2, **FAST))]).fit(X)
     (codes,) = run(union, ROWS).values()
     assert_close(codes, union.transform(ROWS), np.float64)
     search = GridSearchCV(VAETransformer(**FAST), {"n_components": [1, 2]}, cv=2).fit(X)
     assert_close(run(search, ROWS)["variable"], search.transform(ROWS), np.float64)
+
+
+@dtypes
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAETransformer])
+def test_losses_and_scores_that_no_number_holds_are_the_worst_ones(kind, dtype):
+    autoencoder = kind(2, **FAST).fit(X)
+    rows = np.full((2, 12), np.finfo(dtype).max / 64.0, dtype=dtype)
+    outputs = run(autoencoder, rows, "reconstruction_error", "score_samples")
+    largest = np.finfo(dtype).max
+    np.testing.assert_array_equal(outputs["reconstruction_error"], largest)
+    np.testing.assert_array_equal(outputs["score_samples"], -largest)
+    np.testing.assert_array_equal(outputs["score_samples"], autoencoder.score_samples(rows))
 
 
 def test_options_of_a_step_are_set_by_its_name():
@@ -500,39 +575,38 @@ def test_special_functions_have_the_digits_of_float64(function, reference, x, ab
     np.testing.assert_allclose(actual, reference(x), rtol=3e-15, atol=absolute)
 
 
-SERVICE = textwrap.dedent(
-    """
-    import sys
+WITHOUT = """
+import runpy, sys
 
-    ABSENT = ("onnx", "pandas", "scipy", "skae", "skl2onnx", "sklearn", "torch")
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("onnx", "scipy", "skae", "skl2onnx", "sklearn", "torch"):
+            raise ImportError(name)
 
-    class Refuse:
-        def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] in ABSENT:
-                raise ImportError(name)
-
-    sys.meta_path.insert(0, Refuse())
-    import numpy as np
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(sys.argv[1])
-    rows = np.load(sys.argv[2])
-    np.savez(sys.argv[3], *session.run(None, {"X": rows}))
-    """
-)
+sys.meta_path.insert(0, Refuse())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0])
+"""
 
 
-def test_a_service_without_torch_and_scikit_learn_runs_the_file(tmp_path, short_training):
+def test_the_service_of_the_guide_needs_neither_torch_nor_scikit_learn(tmp_path, short_training):
     rows = ROWS.astype(np.float32)
     detector = AutoencoderOutlierDetector(random_state=0).fit(X)
     graph = skl2onnx.to_onnx(detector, rows[:1], options={"score_samples": True, "p_values": True})
-    paths = [tmp_path / name for name in ("detector.onnx", "rows.npy", "results.npz")]
-    paths[0].write_bytes(graph.SerializeToString())
-    np.save(paths[1], rows)
-    subprocess.run([sys.executable, "-c", SERVICE, *map(str, paths)], check=True)
-    with np.load(paths[2]) as results:
-        names = ["label", "scores", "score_samples", "p_values"]
-        outputs = dict(zip(names, results.values(), strict=True))
+    path = tmp_path / "detector.onnx"
+    path.write_bytes(graph.SerializeToString())
+    script = Path(__file__).parents[1] / "docs" / "user_guide" / "serve_onnx.py"
+    assert len(script.read_text().splitlines()) <= 30
+    command = [sys.executable, "-c", WITHOUT, str(script), str(path), "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as service:
+        try:
+            url = f"http://127.0.0.1:{int(service.stdout.readline())}"
+            with urlopen(Request(url, json.dumps(rows.tolist()).encode())) as answer:
+                outputs = {name: np.array(values) for name, values in json.load(answer).items()}
+            with pytest.raises(HTTPError, match="12 finite numbers"):
+                urlopen(Request(url, b"[[1.0, 2.0]]"))
+        finally:
+            service.terminate()
     assert_same_detection(detector, rows, outputs, np.float32)
 
 

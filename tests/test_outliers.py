@@ -1297,3 +1297,26 @@ def test_bad_weights(X, weights, message):
 def test_methods_need_a_fit(X, method):
     with pytest.raises(NotFittedError, match="not fitted yet"):
         getattr(AutoencoderOutlierDetector(), method)(X)
+
+
+def test_calibration_rows_may_weigh_far_less_than_others():
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    detector = AutoencoderOutlierDetector(PCA(1), random_state=0).fit(X)
+    held_out = np.isin(detector.training_scores_, detector.calibration_scores_)
+    weights = np.where(held_out, 1e-300, 1e300 / 40)
+    weighted = AutoencoderOutlierDetector(PCA(1), random_state=0).fit(X, sample_weight=weights)
+    # All calibration rows weigh the same, and rows of the same weight are rows without.
+    below = weighted.score_samples(X)[:, np.newaxis] >= weighted.calibration_scores_
+    assert_allclose(weighted.p_values(X), (1 + below.sum(axis=1)) / (1 + held_out.sum()))
+
+
+def test_rows_of_score_minus_infinity_are_outliers_with_an_explanation():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    model = VAETransformer(1, hidden_layer_sizes=(4,), max_iter=1, random_state=0)
+    detector = AutoencoderOutlierDetector(model, random_state=0).fit(X)
+    far = np.array([[0.0, 1e200, 0.0]])
+    assert detector.score_samples(far) == -np.inf
+    assert detector.predict(far) == -1
+    contributions = detector.explain(far).to_numpy()
+    assert np.isfinite(contributions).all()
+    assert contributions[0].argmax() == 1

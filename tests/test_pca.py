@@ -757,8 +757,8 @@ def test_digits_with_constant_pixels_equal_scikit_learn():
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_cells_that_are_not_finite_are_an_error(solver, value):
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_cells_are_an_error(solver, value):
     X = IRIS.copy()
     X[70, 2] = value
     with pytest.raises(ValueError, match=r"Input X contains .*column 2 "):
@@ -960,6 +960,60 @@ def test_forked_processes_fit_after_a_fit_on_two_threads():
         check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+# Rows and weights at the end of the numbers
+
+
+def test_rows_far_away_are_explained_by_the_same_shares():
+    X = correlated(50, 4)
+    pca = PCA(2).fit(X)
+    direction = np.array([[1.0, -2.0, 0.5, 3.0]])
+    near, far = 1e100 * direction, 1e300 * direction
+    shares = pca.contributions(near)
+    covariance = pca.get_covariance()
+    for j in range(4):  # conditional mean in closed form; the mean of the columns is rounding here
+        others = [i for i in range(4) if i != j]
+        weights = np.linalg.solve(covariance[np.ix_(others, others)], covariance[others, j])
+        assert_allclose(pca.expected(far)[0, j], far[0, others] @ weights, rtol=1e-6)
+    explained = pca.contributions(far)
+    assert np.isfinite(explained).all()
+    assert_allclose(explained / explained.sum(), shares / shares.sum(), rtol=1e-12)
+    assert_allclose(explained.sum(), -pca.score_samples(far)[0], rtol=1e-12)
+    assert pca.score(np.vstack([far, far])) == np.finfo(float).min
+
+
+def test_components_that_no_number_can_decode_are_named():
+    pca = PCA(2, whiten=True).fit(100.0 * correlated(50, 4))
+    codes = np.array([[0.0, 1.0], [3e38, 3e38], [-3e38, 3e38]], dtype=np.float32)
+    with pytest.raises(ValueError, match="Row [12] of X holds numbers so large that float32"):
+        pca.inverse_transform(codes)
+
+
+def test_precision_of_constant_columns_is_finite():
+    pca = PCA().fit(np.full((5, 2), 0.7, dtype=np.float32))
+    assert np.isfinite(pca.get_precision()).all()
+    assert_allclose(pca.expected(np.full((1, 2), 0.7, dtype=np.float32)), 0.7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "fit_transform"])
+def test_weights_whose_sum_no_number_can_hold_are_refused(method):
+    X = correlated(6, 2)
+    with pytest.raises(ValueError, match=r"divide the weights by sample_weight\.max"):
+        getattr(PCA(), method)(X, sample_weight=np.full(6, 1e308))
+
+
+def test_numbers_of_components_may_be_small_integers_of_numpy():
+    X = correlated(30, 5)
+    small = {"n_components": np.int8(2), "n_oversamples": np.int8(10)}
+    for solver in ("auto", "randomized"):
+        actual = PCA(svd_solver=solver, random_state=0, **small).fit(X)
+        assert_same_fit(actual, PCA(2, svd_solver=solver, random_state=0).fit(X))
+
+
+def test_arpack_finds_nothing_in_one_column():
+    with pytest.raises(ValueError, match="svd_solver='arpack' finds fewer"):
+        PCA(svd_solver="arpack").fit(correlated(8, 1))
 
 
 # On a GPU

@@ -73,7 +73,7 @@ def test_networks_are_the_recurrences_written_out(cell, n_layers):
     layers = [weights[4 * layer : 4 * layer + 4] for layer in range(n_layers)]
     zeros = [(np.zeros(size),) * n_states] * n_layers
     states = run(cell, row.reshape(n_steps, n_channels), layers, zeros)
-    W, b = arrays(encoder.code)
+    W, b = arrays(encoder.to_code)
     code = W @ states[-1] + b
     assert_allclose(encoder(torch.tensor(row)[None])[0].detach(), code, rtol=1e-10)
 

@@ -1175,3 +1175,9 @@ def test_nothing_is_warned_of_on_the_way_of_a_good_table(table):
         warnings.simplefilter("error")
         encoder = TableEncoder().fit(X)
         encoder.inverse_transform(encoder.transform(X))
+
+
+def test_masked_arrays_of_text_are_refused_as_other_arrays_are():
+    X = np.ma.masked_array(np.array([["a", 1.0], ["b", 2.0]], dtype=object), mask=False)
+    with pytest.raises(ValueError, match="In column 0"):
+        TableEncoder().fit(X)

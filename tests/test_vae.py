@@ -466,3 +466,8 @@ def test_reconstruction_error_has_the_unit_of_the_loss(iris, digits):
     logits = vae.module_.double().decoder(torch.tensor(vae.transform(digits))).detach().numpy()
     nats = -digits * np.log(expit(logits)) - (1.0 - digits) * np.log(expit(-logits))
     assert_allclose(vae.reconstruction_error(digits), nats.mean(axis=1), rtol=1e-5)
+
+
+def test_noise_variance_that_float32_cannot_hold_is_refused():
+    with pytest.raises(ValueError, match=r"noise_variance=1e\+300 is larger than"):
+        VAETransformer(1, noise_variance=1e300).fit(np.eye(4))

@@ -59,13 +59,14 @@ class RecurrentEncoder(nn.Module):
         super().__init__()
         self.sequence_shape = sequence_shape
         self.recurrence = recurrence
-        self.code = nn.Linear(recurrence.hidden_size, n_components)
+        # Not "code": modules that torch.export makes have an attribute of this name.
+        self.to_code = nn.Linear(recurrence.hidden_size, n_components)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_steps * n_channels) -> (batch, n_components)."""
         with twice_differentiable(x):
             states = states_of(self.recurrence, x.unflatten(1, self.sequence_shape))
-        return self.code(states[:, -1])
+        return self.to_code(states[:, -1])
 
 
 class RecurrentDecoder(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from skl2onnx import update_registered_converter
 from skl2onnx.common.data_types import (
     DoubleTensorType,
@@ -19,10 +20,12 @@ from skae._denoising import DenoisingAutoencoder
 from skae._denoising_ensemble import DenoisingEnsemble
 from skae._outliers import AutoencoderOutlierDetector
 from skae._pca import PCA
+from skae._table import TableEncoder
 from skae._vae import VAETransformer
 from skae.onnx._detector import convert_detector
 from skae.onnx._graph import Graph
 from skae.onnx._models import Outputs, autoencoder_outputs, ensemble_outputs, pca_outputs
+from skae.onnx._table import write_table
 
 # The first opset in which reductions take their axes as an input.
 MIN_OPSET = 18
@@ -31,6 +34,8 @@ ALWAYS = {
     AutoencoderOutlierDetector: ("label", "scores"),
     DenoisingEnsemble: (),
 }
+# Which end of the numbers stands for what no number can hold.
+WORST = {"reconstruction_error": 1.0, "score_samples": -1.0}
 CODES = ("variable",)  # skl2onnx's name for the output of a transformer
 
 
@@ -49,7 +54,8 @@ def parse(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> An
     check_is_fitted(model)
     operator = scope.declare_local_operator(alias_of(type(model)), model)
     operator.inputs = inputs
-    is_double = any(isinstance(variable.type, DoubleTensorType) for variable in inputs)
+    has_double = any(isinstance(variable.type, DoubleTensorType) for variable in inputs)
+    is_double = has_double or isinstance(model, TableEncoder)  # whose codes are always float64
     floating = DoubleTensorType if is_double else FloatTensorType
     for name in output_names(scope, model):
         kind = Int64TensorType if name == "label" else floating
@@ -69,7 +75,9 @@ def calculate_shapes(operator: Any) -> None:
     n_rows = operator.inputs[0].type.shape[0]
     for variable in operator.outputs:
         if variable.raw_name == "variable":
-            variable.type.shape = [n_rows, model._n_features_out]
+            is_table = isinstance(model, TableEncoder)
+            width = model._n_encoded if is_table else model._n_features_out
+            variable.type.shape = [n_rows, width]
         elif variable.raw_name == "reconstruction":
             variable.type.shape = [n_rows, model.n_features_in_]
         else:
@@ -95,6 +103,9 @@ def converter_of(outputs_of: Callable[[Graph, Any, str], Outputs]) -> Callable[.
         outputs = outputs_of(graph, operator.raw_operator, graph.rows(operator.inputs))
         for variable in operator.outputs:
             part, name = outputs[variable.raw_name]()
+            if variable.raw_name in WORST:
+                worst = WORST[variable.raw_name] * float(np.finfo(dtype).max)
+                part, name = graph, graph.finite_or(graph.cast(name), worst)
             part.output(name, variable, dtype)
 
     return convert
@@ -106,6 +117,14 @@ def convert_outlier_detector(scope: Any, operator: Any, container: Any) -> None:
     convert_detector(scope, operator, container)
 
 
+def convert_table_encoder(scope: Any, operator: Any, container: Any) -> None:
+    """Write a TableEncoder of numeric columns."""
+    check_opset(container)
+    graph = Graph(scope, container, np.float64)
+    codes = write_table(graph, operator.raw_operator, operator.inputs)
+    graph.output(codes, operator.outputs[0], np.float64)
+
+
 OF_AUTOENCODERS = ("reconstruction", "reconstruction_error", "score_samples")
 OPTIONS: dict[type, tuple[str, ...]] = {
     AutoencoderOutlierDetector: ("score_samples", "p_values"),
@@ -113,6 +132,7 @@ OPTIONS: dict[type, tuple[str, ...]] = {
     DenoisingAutoencoder: OF_AUTOENCODERS,
     DenoisingEnsemble: ("score_samples",),
     PCA: ("reconstruction", "score_samples"),
+    TableEncoder: (),
     VAETransformer: OF_AUTOENCODERS,
 }
 CONVERTERS: dict[type, Callable[..., None]] = {
@@ -121,6 +141,7 @@ CONVERTERS: dict[type, Callable[..., None]] = {
     DenoisingAutoencoder: converter_of(autoencoder_outputs),
     DenoisingEnsemble: converter_of(ensemble_outputs),
     PCA: converter_of(pca_outputs),
+    TableEncoder: convert_table_encoder,
     VAETransformer: converter_of(autoencoder_outputs),
 }
 

@@ -31,7 +31,7 @@ def convert_detector(scope: Any, operator: Any, container: Any) -> None:
     detector: AutoencoderOutlierDetector = operator.raw_operator
     graph = Graph(scope, container, np.float64)
     options = container.get_options(detector, {"score_samples": False, "p_values": False})
-    score = finite(graph, model_score(graph, detector, operator.inputs))
+    score = graph.finite_or(model_score(graph, detector, operator.inputs), -np.inf)
     decision = graph.node("Sub", score, detector.offset_)
     is_outlier = graph.node("Less", decision, 0.0)
     results = [decision]
@@ -61,16 +61,12 @@ def model_score(graph: Graph, detector: AutoencoderOutlierDetector, inputs: Any)
     )
     graph.output(graph.rows(inputs), rows, np.float64)
     for place in (scope, graph.container):
-        place.add_options(id(model), {"score_samples": True})
+        # Not add_options, which would write into the dictionary that the user gave.
+        options = place.options or {}
+        of_model = {**options.get(id(model), {}), "score_samples": True}
+        place.options = {**options, id(model): of_model}
     score = _parse_sklearn(scope, detector.estimator_, [rows])[-1]
     return graph.node("Reshape", graph.cast(score.full_name), np.array([-1]))
-
-
-def finite(graph: Graph, score: str) -> str:
-    """Put minus infinity in the place of what is no finite number."""
-    largest = float(np.finfo(np.float64).max)
-    is_finite = graph.node("LessOrEqual", graph.node("Abs", score), largest)
-    return graph.node("Where", is_finite, score, -np.inf)
 
 
 def p_values(graph: Graph, detector: AutoencoderOutlierDetector, score: str) -> str:

@@ -85,6 +85,11 @@ class Graph:
         """Multiply a tensor by itself."""
         return self.node("Mul", x, x)
 
+    def finite_or(self, x: str, substitute: float) -> str:
+        """Put a number in the place of what is not finite, or at the very ends of the numbers."""
+        is_inside = self.node("Less", self.node("Abs", x), float(np.finfo(self.dtype).max))
+        return self.node("Where", is_inside, x, substitute)
+
     def rows(self, inputs: Sequence[Any]) -> str:
         """Put the columns of all inputs of an operator side by side, in the type of the graph."""
         names = [self.cast(variable.full_name) for variable in inputs]

@@ -28,7 +28,7 @@ def write_encoder(graph: Graph, encoder: RecurrentEncoder, x: Value) -> str:
     steps = graph.node("Reshape", x.name, np.array([0, n_steps, n_channels]))
     states = write_states(graph, encoder.recurrence, steps, n_steps, [])
     last = graph.node("Gather", states, np.array(n_steps - 1), axis=1)
-    return affine(graph, last, array(encoder.code.weight), array(encoder.code.bias), 2)
+    return affine(graph, last, array(encoder.to_code.weight), array(encoder.to_code.bias), 2)
 
 
 def write_decoder(graph: Graph, decoder: RecurrentDecoder, z: Value) -> str:

@@ -1,5 +1,7 @@
 """Random tables: of all containers and types, in any unit, and with cells that are no numbers."""
 
+import datetime
+import decimal
 import tempfile
 from dataclasses import dataclass
 
@@ -131,6 +133,36 @@ def nullable(X):
     return pd.DataFrame(X, columns=names(X)).convert_dtypes()
 
 
+# Columns of a mixed frame, from whole numbers.
+MIXED = (
+    lambda n: np.array(["a", "b", "c"])[n % 3],
+    lambda n: pd.Timestamp("2020-02-28") + pd.to_timedelta(n, "D"),
+    lambda n: np.array([True, False, None])[n % 3],
+    lambda n: pd.Categorical(np.array(["low", "high"])[n % 2], ["low", "high"], ordered=True),
+    lambda n: pd.to_timedelta(n, "h"),
+    lambda n: pd.array([None if each % 4 == 3 else each for each in n.tolist()], "Int64"),
+    lambda n: [datetime.time(each % 24, each % 60) for each in n.tolist()],
+    lambda n: 2**60 + n,
+    lambda n: pd.to_datetime(n, unit="s", utc=True).tz_convert("Europe/Berlin"),
+    lambda n: [None] * len(n),
+    lambda n: [[each] for each in n.tolist()],
+    lambda n: [f"name {each}" for each in n.tolist()],
+    lambda n: pd.Timestamp("1700-01-01") + pd.to_timedelta(n * 200, "D"),
+    lambda n: [decimal.Decimal(each) / 8 for each in n.tolist()],
+)
+
+
+def mixed(X):
+    """A frame of columns that are no numbers, and every third one of numbers."""
+    columns = {}
+    for place, values in enumerate(X.T):
+        if place % 3 < 2:
+            _, n = np.unique(values, return_inverse=True)
+            values = MIXED[(place + 3 * X.size) % len(MIXED)](n)
+        columns[f"c{place}"] = values
+    return pd.DataFrame(columns)
+
+
 CONTAINERS = {
     "array": lambda X: X,
     "Fortran": np.asfortranarray,
@@ -156,8 +188,32 @@ CONTAINERS = {
     "masked cell": lambda X: np.ma.masked_array(X, mask=np.arange(X.size).reshape(X.shape) == 0),
     "three axes": lambda X: X[:, :, np.newaxis],
     "one axis": lambda X: X[:, 0],
+    "no columns": lambda X: X[:, :0],
+    "big-endian": lambda X: X.astype(X.dtype.newbyteorder(">")),
+    "longdouble": lambda X: X.astype(np.longdouble),
+    "matrix": np.asmatrix,
+    "names twice": lambda X: pd.DataFrame(X, columns=["c"] * X.shape[1]),
+    "pandas of Arrow": lambda X: pd.DataFrame(X, columns=names(X)).convert_dtypes(
+        dtype_backend="pyarrow"
+    ),
+    "record batch": lambda X: pa.RecordBatch.from_arrays(
+        [pa.array(values.tolist()) for values in X.T], names=names(X)
+    ),
+    "lazy": lambda X: polars_frame(X).lazy(),
+    "bfloat16": lambda X: torch.from_numpy(X).bfloat16(),
+    "requires gradients": lambda X: torch.from_numpy(X).requires_grad_(),
+    "dates": lambda X: np.zeros(X.shape, "M8[s]"),
+    "nothing": lambda X: None,
+    "text": lambda X: "text",
+    "dict": lambda X: {"c0": X[:, 0]},
+    "set": lambda X: set(X[:, 0].tolist()),
+    "mixed": mixed,
+    "mixed polars": lambda X: pl.from_pandas(mixed(X)),
+    "mixed pyarrow": lambda X: pa.Table.from_pandas(mixed(X), preserve_index=False),
 }
-RARE_CONTAINERS = ("masked cell", "three axes", "one axis")
+
+
+FRAME_ERRORS = (pa.ArrowException, pl.exceptions.PolarsError)
 
 
 def make_table(case):
@@ -165,24 +221,24 @@ def make_table(case):
     X = numbers_of(case)
     try:
         return CONTAINERS[case.container](X)
-    except (TypeError, ValueError, OverflowError, pa.ArrowException, pl.exceptions.PolarsError):
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, *FRAME_ERRORS):
         return X
 
 
 def fingerprint(X):
     """What must not change in an argument."""
     if isinstance(X, pd.DataFrame):
-        cells = [str(X[name].tolist()) for name in X.columns]
+        cells = [str(X.iloc[:, place].tolist()) for place in range(X.shape[1])]
         return cells, list(map(str, X.dtypes)), list(X.columns), list(X.index)
     if isinstance(X, pl.DataFrame):
         return str(X.to_dict(as_series=False)), str(X.schema)
-    if isinstance(X, pa.Table):
+    if isinstance(X, pa.Table | pa.RecordBatch):
         return str(X.to_pydict())
     if sparse.issparse(X):
         parts = (getattr(X, name, None) for name in ("data", "indices", "indptr", "row", "col"))
         return X.format, [None if part is None else (part.dtype, part.tobytes()) for part in parts]
     if isinstance(X, torch.Tensor):
-        return X.dtype, X.requires_grad, X.numpy().tobytes()
+        return X.dtype, X.requires_grad, str(X.detach().tolist())
     if isinstance(X, np.ma.MaskedArray):
         return X.data.tobytes(), np.ma.getmaskarray(X).tobytes()
     if isinstance(X, np.ndarray) and X.dtype != object:
@@ -246,7 +302,7 @@ WEIGHTS = {
     "negative": lambda n, rng: -np.ones(n),
     "NaN": lambda n, rng: np.full(n, np.nan),
     "infinite": lambda n, rng: np.full(n, np.inf),
-    "short": lambda n, rng: np.ones(n - 1),
+    "short": lambda n, rng: np.ones(max(n - 1, 0)),
     "text": lambda n, rng: ["a"] * n,
     "number": lambda n, rng: 2.0,
     "two axes": lambda n, rng: np.ones((n, 2)),
