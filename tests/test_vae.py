@@ -306,8 +306,8 @@ def test_warm_start_continues_the_curves(iris):
 @pytest.mark.parametrize("solver", ["adam", "adamw", "sgd", "adadelta", "rmsprop"])
 def test_the_noise_variance_follows_the_residuals(iris, solver):
     vae = VAETransformer(
-        2, solver=solver, init="random", early_stopping=False, max_iter=150, n_iter_no_change=150, batch_size=16,
-        learning_rate="constant", hidden_layer_sizes=(8,), random_state=0,
+        2, solver=solver, init="random", early_stopping=False, max_iter=150, n_iter_no_change=150,
+        batch_size=16, learning_rate="constant", hidden_layer_sizes=(8,), random_state=0,
     ).fit(iris)  # fmt: skip
     mean, std = vae.posterior(iris)
     draws = np.random.default_rng(0).normal(size=(200, 1, 2)) * std + mean
