@@ -291,13 +291,14 @@ class TableEncoder(DocumentationLinkMixin, TransformerMixin, BaseEstimator):
         """Check shape and names of a table and open it."""
         frame = open_frame(X)
         if frame is None:
-            array = validate_table(self, X, reset=reset, ensure_all_finite="allow-nan")
-            if array.dtype.kind not in "biuf":
+            if isinstance(X, np.ndarray) and X.dtype.kind in "mM":
                 raise ValueError(
-                    f"X is an array of {array.dtype}. Give TableEncoder a DataFrame of columns "
-                    "that are no numbers."
+                    f"X is an array of {X.dtype}. Give TableEncoder a DataFrame of columns that "
+                    "are no numbers."
                 )
-            return open_array(array)
+            return open_array(
+                validate_table(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
+            )
         for n, what in ((len_of(frame), "sample"), (len(frame.names), "feature")):
             if n == 0:
                 raise ValueError(
