@@ -795,7 +795,8 @@ class VAETransformer(BaseAutoencoder):
         loadings = scales[:, np.newaxis] * axes
         projection = (variances / noise)[:, np.newaxis] * loadings
         self._anchor((encoder, decoder), start.linear, projection, loadings)
-        module.start_noise_variance(torch.full((n_features,), noise, dtype=torch.float32))
+        # Of huge columns it is infinite in float32, which training says in words.
+        module.start_noise_variance(torch.full((n_features,), noise, dtype=torch.float64).float())
         module.start_posterior_variance(torch.from_numpy(variances))
         return module
 

@@ -143,15 +143,16 @@ def read_table(
             f"Sparse data was passed for {table}, but {owner} needs a dense table; pass "
             f"{table}.{dense}."
         )
-    numbers = check_array(
-        numbers,
-        accept_sparse=accept_sparse,
-        dtype=dtype,
-        ensure_all_finite=False,
-        ensure_min_samples=ensure_min_samples,
-        estimator=owner,
-        input_name=table,
-    )
+    with np.errstate(over="ignore"):  # wider numbers become infinite, which is said below
+        numbers = check_array(
+            numbers,
+            accept_sparse=accept_sparse,
+            dtype=dtype,
+            ensure_all_finite=False,
+            ensure_min_samples=ensure_min_samples,
+            estimator=owner,
+            input_name=table,
+        )
     if ensure_all_finite or sparse.issparse(numbers):
         allow_nan = ensure_all_finite == "allow-nan"
         check_finite(numbers, owner, column_labels(X), allow_nan=allow_nan, table=table)

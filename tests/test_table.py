@@ -1181,3 +1181,11 @@ def test_masked_arrays_of_text_are_refused_as_other_arrays_are():
     X = np.ma.masked_array(np.array([["a", 1.0], ["b", 2.0]], dtype=object), mask=False)
     with pytest.raises(ValueError, match="In column 0"):
         TableEncoder().fit(X)
+
+
+def test_sparse_columns_of_objects_come_back_as_objects():
+    dtype = pd.SparseDtype(object, 0)
+    frame = pd.DataFrame({"a": pd.Series([0, 1, 0, 1]).astype(object).astype(dtype)})
+    encoder = TableEncoder().fit(frame)
+    restored = encoder.inverse_transform(encoder.transform(frame))
+    assert restored["a"].tolist() == [0, 1, 0, 1]

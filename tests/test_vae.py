@@ -475,3 +475,9 @@ def test_reconstruction_error_has_the_unit_of_the_loss(iris, digits):
 def test_noise_variance_that_float32_cannot_hold_is_refused():
     with pytest.raises(ValueError, match=r"noise_variance=1e\+300 is larger than"):
         VAETransformer(1, noise_variance=1e300).fit(np.eye(4))
+
+
+def test_columns_whose_variance_float32_cannot_hold_are_an_error_in_words():
+    X = 1e30 * np.random.default_rng(0).normal(size=(20, 2))
+    with pytest.raises(ValueError, match=r"Training diverged.*Scale the features"):
+        VAETransformer(1, **QUICK).fit(X)

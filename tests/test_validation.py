@@ -750,3 +750,12 @@ def test_columns_of_one_name_are_refused(estimator, library):
         frame = pa.table([pa.array(column) for column in X], names=["a", "b", "a"])
     with pytest.raises(ValueError, match="Several columns of X have the same name: 'a'. Rename"):
         estimator.fit(frame)
+
+
+def test_numbers_wider_than_float64_are_named_if_it_cannot_hold_them():
+    X = np.eye(3, dtype=np.longdouble)
+    X[1, 2] = np.longdouble(10) ** 400
+    if not np.isfinite(X).all():
+        pytest.skip("longdouble is float64 here")
+    with pytest.raises(ValueError, match="too large.* in column 2"):
+        AutoencoderTransformer(1).fit(X)

@@ -186,6 +186,8 @@ def type_of(state: dict[str, Any]) -> Any:
         is_named = state["storage"].endswith("_numpy")
         missing = {"na_value": np.nan} if state["has_nan"] and not is_named else {}
         return pd.StringDtype(state["storage"], **missing)
+    if state["dtype"].startswith("Sparse[object"):  # a name that pandas does not read back
+        return np.dtype(object)
     return pd.api.types.pandas_dtype(state["dtype"])
 
 

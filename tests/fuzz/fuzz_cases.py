@@ -165,8 +165,7 @@ def result_dtype(X):
         return (
             np.float32 if {str(dtype).lower() for dtype in types} <= {"float32", "float"} else float
         )
-    dtype = str(getattr(X, "dtype", ""))
-    return np.float32 if dtype.endswith("float32") or dtype == ">f4" else np.float64
+    return np.float32 if str(getattr(X, "dtype", "")).endswith("float32") else np.float64
 
 
 def draws_of_numpy(estimator):
