@@ -202,12 +202,13 @@ def fit_parameters(estimator: Any, sample_weight: np.ndarray | None) -> dict[str
 
 
 # Types of floats narrower than float64, as pandas and polars name them.
-WIDER = {
+WIDER: dict[str, Any] = {
     "float16": "float64",
     "float32": "float64",
     "Float32": "Float64",
-    "Sparse[float32, 0]": "Sparse[float64, 0]",
-    "Sparse[float32, 0.0]": "Sparse[float64, 0.0]",
+    # pandas does not read back the names of these that it writes.
+    "Sparse[float32, 0]": pd.SparseDtype(np.float64, 0.0),
+    "Sparse[float32, 0.0]": pd.SparseDtype(np.float64, 0.0),
     "halffloat[pyarrow]": "double[pyarrow]",
     "float[pyarrow]": "double[pyarrow]",
 }

@@ -1320,3 +1320,14 @@ def test_rows_of_score_minus_infinity_are_outliers_with_an_explanation():
     contributions = detector.explain(far).to_numpy()
     assert np.isfinite(contributions).all()
     assert contributions[0].argmax() == 1
+
+
+@pytest.mark.parametrize("zero", [0, 0.0])
+def test_sparse_frames_of_float32_have_the_scores_of_float64(zero):
+    X = (np.arange(24).reshape(8, 3) % 5).astype(np.float32)
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    sparse_frame = frame.astype(pd.SparseDtype(np.float32, zero))
+    detector = AutoencoderOutlierDetector(PCA(1), random_state=0).fit(frame.astype(np.float64))
+    desired = detector.score_samples(frame.astype(np.float64))
+    assert_allclose(detector.score_samples(sparse_frame), desired, rtol=1e-9)
+    clone(detector).fit(sparse_frame)
