@@ -75,13 +75,6 @@ def weighted_sum(values: Tensor, shares: Tensor) -> Tensor:
     return torch.dot(values.reshape(-1), shares.reshape(-1))
 
 
-def shares_by_variance(shares: Tensor, output: Tensor, variance: Tensor) -> Tensor:
-    """Sum of the shares of the cells that have a variance in common, (len(variance),) or ()."""
-    if shares.shape[1] == 1:
-        return shares.sum() * (output.shape[-1] // len(variance))
-    return shares.sum_to_size(variance.shape)
-
-
 def squared_error_and_derivative(
     output: Tensor, target: Tensor, shares: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -127,7 +120,10 @@ def gaussian_and_derivatives(
     residual = output - target
     by_output = residual * (shares / variance)
     squared = residual.mul_(by_output).sum_to_size(variance.shape)  # in units of the variance
-    n_cells = shares_by_variance(shares, output, variance)
+    if shares.shape[1] == 1:
+        n_cells = shares.sum() * (output.shape[-1] // variance.shape[0])  # that share a variance
+    else:
+        n_cells = shares.sum_to_size(variance.shape)
     total = torch.addcmul(squared, n_cells, torch.log(2.0 * math.pi * variance)).sum() / 2.0
     return total, by_output, (n_cells - squared).div_(variance + variance)
 
@@ -143,7 +139,7 @@ def laplace_and_derivatives(
     scale = torch.sqrt(variance / 2.0)
     by_output = torch.sign(residual).mul_(shares / scale)
     distance = residual.mul_(by_output).sum_to_size(variance.shape)  # in units of the scale
-    n_cells = shares_by_variance(shares, output, variance)
+    n_cells = shares.expand_as(output).sum_to_size(variance.shape)
     total = torch.addcmul(distance, n_cells, torch.log(2.0 * scale)).sum()
     return total, by_output, (n_cells - distance).div_(variance + variance)
 

@@ -184,7 +184,7 @@ class Batch:
     known: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.x)
+        return self.x.shape[0]  # a third of the time of the tensor's own length
 
     @property
     def device(self) -> torch.device:
@@ -205,9 +205,13 @@ class Batch:
 
     def shares(self, n_parts: int = 1) -> Tensor:
         """Give the share of each row, or of one of its parts, in the weighted mean, (n_rows, 1)."""
-        if self.weights is None:
-            return equal_shares(len(self.x), n_parts, self.x.dtype, self.x.device)
-        return self.weights[:, None] / (len(self.x) * n_parts)
+        x, weights = self.x, self.weights
+        if weights is not None:
+            return weights[:, None] / (x.shape[0] * n_parts)
+        if x.is_cuda and torch.cuda.is_current_stream_capturing():
+            # A recorded step reads its tensors for as long as it is replayed: it makes its own.
+            return filled_shares(x.shape[0], n_parts, x.dtype, x.device)
+        return equal_shares(x.shape[0], n_parts, x.dtype, x.device)
 
     def cell_shares(self) -> Tensor:
         """Give the share of each cell in the weighted mean over rows of the mean of known cells.
@@ -301,20 +305,14 @@ class Rows:
         )
 
 
-def equal_shares(n_rows: int, n_parts: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Shares of rows without weights, (n_rows, 1); all batches of a size have the same tensor."""
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        # A recorded step reads its tensors for as long as it is replayed: it makes its own.
-        return _filled(n_rows, 1.0 / (n_rows * n_parts), dtype, device)
-    return _kept_shares(n_rows, 1.0 / (n_rows * n_parts), dtype, device)
-
-
-def _filled(n_rows: int, value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+def filled_shares(n_rows: int, n_parts: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Shares of rows without weights, (n_rows, 1)."""
     with torch.inference_mode(False):  # what is kept may be needed for gradients
-        return torch.full((n_rows, 1), value, dtype=dtype, device=device)
+        return torch.full((n_rows, 1), 1.0 / (n_rows * n_parts), dtype=dtype, device=device)
 
 
-_kept_shares = lru_cache(maxsize=64)(_filled)
+# All batches of a size have the same tensor.
+equal_shares = lru_cache(maxsize=64)(filled_shares)
 
 
 def to_table(table: Any) -> Table:
