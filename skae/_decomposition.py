@@ -615,7 +615,7 @@ def decompose(problem: Problem, solver: str) -> Decomposition:
     with threads_of_blas(X), np.errstate(over="ignore", under="ignore", invalid="ignore"):
         try:
             found = EIGENSOLVERS[solver](problem)
-        except OutOfRangeError:
+        except (OutOfRangeError, np.linalg.LinAlgError):
             found = None
         if found is not None and found.total_variance > 0.0:
             return found
@@ -626,10 +626,10 @@ def decompose(problem: Problem, solver: str) -> Decomposition:
         if found is not None and (largest == 0.0 or not varies(X, problem.sample_weight)):
             return found
         exponent = frexp(largest)[1]
-        scaled = replace(problem, X=X.astype(np.float64) * 2.0**-exponent)
+        scaled = replace(problem, X=_times_power(X.astype(np.float64), -exponent))
         try:
             found = EIGENSOLVERS[solver](scaled)
-        except OutOfRangeError:
+        except (OutOfRangeError, np.linalg.LinAlgError):
             raise ValueError(range_message(X, problem.names)) from None
         return _unscaled(found, exponent, problem)
 
@@ -643,6 +643,12 @@ def varies(X: Any, sample_weight: np.ndarray | None) -> bool:
     return bool((rows != rows[:1]).any())
 
 
+def _times_power(numbers: Any, exponent: int) -> Any:
+    """Multiply an array, sparse matrix or tensor by a power of two, also one that is no number."""
+    half = exponent // 2
+    return numbers * 2.0**half * 2.0 ** (exponent - half)
+
+
 def _unscaled(found: Decomposition, exponent: int, problem: Problem) -> Decomposition:
     """Undo the division of the data by a power of two."""
     variances = np.ldexp(found.variances, 2 * exponent)
@@ -653,8 +659,8 @@ def _unscaled(found: Decomposition, exponent: int, problem: Problem) -> Decompos
     if moments is not None:
         moments = replace(
             moments,
-            mean=moments.mean * 2.0**exponent,
-            scatter=moments.scatter * 2.0**exponent * 2.0**exponent,
+            mean=_times_power(moments.mean, exponent),
+            scatter=_times_power(_times_power(moments.scatter, exponent), exponent),
         )
     return Decomposition(np.ldexp(found.mean, exponent), total, variances, found.axes, moments)
 

@@ -392,7 +392,10 @@ def _maximum(
     for _ in range(_MAX_ITERATIONS):
         second, _ = step(first)
         third, log_density = step(second)
-        extrapolated, far_log_density = step(_extrapolate(first, second, third))
+        try:
+            extrapolated, far_log_density = step(_extrapolate(first, second, third))
+        except torch.linalg.LinAlgError:  # too far off to be solved
+            far_log_density = -np.inf
         first = third
         if far_log_density >= log_density:
             first, log_density = extrapolated, far_log_density

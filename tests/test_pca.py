@@ -1041,3 +1041,11 @@ def test_partial_fit_continues_on_a_gpu():
     pca = PCA(3, device="cuda").partial_fit(X[:100])
     pca = pickle.loads(pickle.dumps(pca)).set_params(device="cpu").partial_fit(X[100:])
     assert_same_fit(pca, PCA(3, svd_solver="full").fit(X))
+
+
+@pytest.mark.parametrize("solver", ["covariance_eigh", "full"])
+@pytest.mark.parametrize("exponent", [-1060, -1000, 1000, 1020])
+def test_scales_at_the_ends_of_the_numbers_are_right_or_an_error(solver, exponent):
+    X = np.ldexp(IRIS, exponent)
+    with pytest.raises(ValueError, match=r"variance of column \d of X.*outside of the range"):
+        PCA(2, svd_solver=solver).fit(X)

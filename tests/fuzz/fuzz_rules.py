@@ -139,7 +139,9 @@ def call(what, function, arguments, *, draws=False, attributes=None):
     for warning in caught:
         check_warning(what, warning)
     if error is not None:
-        if not is_ours(error):
+        # Numbers too large for a forest of the user's fail in NumPy, called by scikit-learn.
+        is_theirs = "detector of others" in what and isinstance(error, OverflowError)
+        if not is_ours(error) and not is_theirs:
             kind = f"{what} raises {type(error).__name__} in {place_of(error)}"
             raise Fault(kind, "".join(traceback.format_exception(error)))
         if attributes and attributes() != kept:
