@@ -898,6 +898,8 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
             mean, covariance = known_moments(
                 X, row_weights / weight, n_components, type(self).__name__
             )
+            if not np.isfinite(covariance).all():
+                raise ValueError(range_message(np.nan_to_num(X), problem.names))
             # Of rows whose cells are all known, these are the unbiased variances.
             unbiased = torch.from_numpy(covariance * (weight / degrees_of_freedom))
             variances, axes = principal_axes(unbiased, noise=4.0 * SMALLEST_SHARE)

@@ -463,3 +463,11 @@ def test_sparse_rows_have_no_unknown_cells():
     X = sparse.csr_array(with_gaps(IRIS))
     with pytest.raises(ValueError, match="Input X contains NaN"):
         PCA(2).fit(X)
+
+
+@pytest.mark.parametrize("exponent", [600, 1000])
+def test_variances_that_no_number_holds_are_an_error(exponent):
+    X = np.ldexp(np.random.default_rng(0).normal(size=(20, 3)), exponent)
+    X[3, 1] = np.nan
+    with pytest.raises(ValueError, match="range"):
+        PCA(2).fit(X)
