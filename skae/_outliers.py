@@ -243,7 +243,8 @@ class AutoencoderOutlierDetector(
     estimator : estimator with ``fit`` and ``score_samples``, default=None
         Model whose ``score_samples`` is higher for rows that are more normal: one of the
         autoencoders, `PCA`, a `Pipeline` that ends in one of them, or scikit-learn's mixtures and
-        forests. None is a model of denoising autoencoders and nearest rows that scales the data
+        forests. `PCA` of fewer rows than columns scores by the most likely noise variance, which
+        is then smaller than scikit-learn's. None is a model of denoising autoencoders and nearest rows that scales the data
         inside and has the same settings for every table, see the user guide.
     contamination : "auto" or float, default="auto"
         Where the threshold is. "auto" is for rows of `fit` that are normal, all or nearly all: a
@@ -754,6 +755,9 @@ class AutoencoderOutlierDetector(
             with task.propagate_callback_context(estimator):
                 task.call_on_fit_task_begin(estimator=self, X=X_fit)
                 estimator.fit(X_fit, **parameters)
+                _, model = pipeline_steps(estimator)
+                if hasattr(model, "_become_density"):
+                    model._become_density()
                 task.call_on_fit_task_end(estimator=self, X=X_fit)
             return estimator
 

@@ -650,6 +650,11 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
         n_left_out = self.components_.shape[1] - self.n_components_
         return self._left_out_variance / n_left_out if n_left_out else 0.0
 
+    def _become_density(self) -> None:
+        """Take the most likely noise variance, where nobody asks for scikit-learn's numbers."""
+        if self.n_samples_ < self.components_.shape[1]:  # otherwise it is that already
+            self.noise_variance_ = self._likely_noise_variance()
+
     def _log_density(self, X: Any, noise_variance: float) -> np.ndarray:
         """Log-density of validated rows for a variance in the directions that are left out."""
         noise, variances = self._model_variances(noise_variance)

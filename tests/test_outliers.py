@@ -1331,3 +1331,24 @@ def test_sparse_frames_of_float32_have_the_scores_of_float64(zero):
     desired = detector.score_samples(frame.astype(np.float64))
     assert_allclose(detector.score_samples(sparse_frame), desired, rtol=1e-9)
     clone(detector).fit(sparse_frame)
+
+
+def test_a_wide_table_is_scored_by_the_most_likely_density_of_pca():
+    # scikit-learn divides what is left out among n - k directions, where there are d - k.
+    rng = np.random.default_rng(0)
+    loadings = rng.normal(size=(3, 200))
+    X, new = (
+        rng.normal(size=(n, 3)) @ loadings + 0.5 * rng.normal(size=(n, 200)) for n in (40, 50)
+    )
+    detector = AutoencoderOutlierDetector(
+        make_pipeline(StandardScaler(with_std=False), PCA(3)), calibration_fraction=None,
+        contamination=0.1,
+    ).fit(X)  # fmt: skip
+    pca = PCA(3).fit(X)
+    left_out = np.square(X - pca.inverse_transform(pca.transform(X))).sum() / (39 * (200 - 3))
+    covariance = pca.components_.T @ np.diag(pca.explained_variance_ - left_out) @ pca.components_
+    density = stats.multivariate_normal(X.mean(axis=0), covariance + left_out * np.eye(200))
+    assert_allclose(detector.score_samples(new), density.logpdf(new), rtol=1e-6)
+    assert density.logpdf(new).mean() > pca.score(new) + 10
+    contributions = detector.explain(new)
+    assert_allclose(contributions.sum(axis=1), -density.logpdf(new), rtol=1e-6)
