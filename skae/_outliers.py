@@ -244,8 +244,9 @@ class AutoencoderOutlierDetector(
         Model whose ``score_samples`` is higher for rows that are more normal: one of the
         autoencoders, `PCA`, a `Pipeline` that ends in one of them, or scikit-learn's mixtures and
         forests. `PCA` of fewer rows than columns scores by the most likely noise variance, which
-        is then smaller than scikit-learn's. None is a model of denoising autoencoders and nearest rows that scales the data
-        inside and has the same settings for every table, see the user guide.
+        is then smaller than scikit-learn's. None is a model of denoising autoencoders and nearest
+        rows that scales the data inside and has the same settings for every table, see the user
+        guide.
     contamination : "auto" or float, default="auto"
         Where the threshold is. "auto" is for rows of `fit` that are normal, all or nearly all: a
         new row like them is called an outlier with a probability of at most 0.05, or of
