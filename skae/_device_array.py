@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # The dtypes that tables have inside: others have been converted.
-DTYPES = {
+DTYPES: dict[torch.dtype, np.dtype] = {
     torch.float64: np.dtype(np.float64),
     torch.float32: np.dtype(np.float32),
     torch.bool: np.dtype(np.bool_),

@@ -1,11 +1,11 @@
 """The only home of private or version-dependent scikit-learn imports."""
 
-from sklearn.externals.array_api_compat import get_namespace as get_array_namespace
 from sklearn.utils import _safe_indexing
 from sklearn.utils._array_api import (
     _convert_to_numpy,
     _estimator_with_converted_arrays,
     _is_numpy_namespace,
+    array_api_compat,
     check_same_namespace,
     get_namespace_and_device,
 )
@@ -29,6 +29,8 @@ from sklearn.utils.validation import (
     _is_fitted,
     _num_samples,
 )
+
+get_array_namespace = array_api_compat.get_namespace
 
 __all__ = [
     "HasMethods",
