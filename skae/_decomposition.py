@@ -16,7 +16,9 @@ from scipy.sparse.linalg import LinearOperator, svds
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from skae._device import is_memory_mapped, matrix_fits
+from skae import _device_rows
+from skae._device import CPU, is_memory_mapped, matrix_fits
+from skae._device_array import DeviceArray
 from skae._linalg import (
     flip_signs,
     matmul,
@@ -328,13 +330,21 @@ def refine(
         Spanning the same space.
     """
     X = problem.X
+    projected: Any
     if X.dtype == precision or sparse.issparse(X):
         projected = project(X, mean, axes)  # (n_samples, n_small)
+    elif isinstance(X, DeviceArray):
+        projected = _device_rows.project(X, mean, axes, np.dtype(np.float64))
     else:
         projected = np.empty((X.shape[0], len(axes)))
         for rows, block in centred_rows(X, mean):
             projected[rows] = block @ axes.T
-    moments = Moments.from_rows(projected, problem.sample_weight, product_dtype=np.float64)
+    moments = Moments.from_rows(
+        projected,
+        problem.sample_weight,
+        device=problem.device if isinstance(X, DeviceArray) else "cpu",
+        product_dtype=np.float64,
+    )
     variances, rotation = principal_axes(moments.scatter / problem.degrees_of_freedom)
     return variances, flip_signs(rotation @ axes)
 
@@ -399,7 +409,7 @@ def solve_full(problem: Problem) -> Decomposition:
 def _triangular_factor(problem: Problem, mean: np.ndarray) -> Tensor:
     upper: Any = None
     for _rows, block in centred_rows(problem.X, mean, problem.sample_weight):
-        upper = triangular_factor(upper, torch.from_numpy(block).to(problem.device))
+        upper = triangular_factor(upper, torch.as_tensor(block, device=problem.device))
     return upper
 
 
@@ -447,7 +457,7 @@ def solve_randomized(problem: Problem) -> Decomposition:
 
     def blocks() -> Iterator[tuple[slice, Tensor]]:
         for rows, block in centred_rows(X, mean, weights, dtype=float_dtype(X)):
-            yield rows, torch.from_numpy(block).to(device)
+            yield rows, torch.as_tensor(block, device=device)
 
     # Data in memory is centred once; a memory map, block by block for every product.
     in_memory = None if is_memory_mapped(X) else torch.cat([block for _, block in blocks()])
@@ -620,7 +630,7 @@ def decompose(problem: Problem, solver: str) -> Decomposition:
         if found is not None and found.total_variance > 0.0:
             return found
         cells = X.data if sparse.issparse(X) else X
-        largest = float(np.abs(cells).max(initial=0.0))
+        largest = float(abs(cells).max(initial=0.0))
         if not isfinite(largest):
             raise NotFiniteError
         if found is not None and (largest == 0.0 or not varies(X, problem.sample_weight)):
@@ -640,6 +650,8 @@ def varies(X: Any, sample_weight: np.ndarray | None) -> bool:
     rows = rows if sample_weight is None else rows[sample_weight > 0.0]
     if sparse.issparse(rows):
         return bool((abs(rows - rows[np.zeros(rows.shape[0], dtype=int)])).max() > 0.0)
+    if isinstance(X, DeviceArray):
+        return bool((rows.tensor != rows.tensor[:1]).any())
     return bool((rows != rows[:1]).any())
 
 
@@ -713,14 +725,18 @@ def _column_variances(X: Any, mean: np.ndarray, sample_weight: np.ndarray | None
     if sparse.issparse(X):
         root = None if sample_weight is None else np.sqrt(sample_weight)
         return _implicitly_centred(X, root)[2]
+    if isinstance(X, DeviceArray):
+        return _device_rows.column_squares(X, mean, sample_weight)
     squares = np.zeros(X.shape[1])
     for _rows, block in centred_rows(X, mean, sample_weight):
         squares += np.einsum("ij,ij->j", block, block)
     return squares
 
 
-def project(X: Any, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+def project(X: Any, mean: np.ndarray, axes: np.ndarray) -> Any:
     """Products of centred rows with axes, in the precision of the rows."""
+    if isinstance(X, DeviceArray):
+        return _device_rows.project(X, mean, axes)
     dtype = float_dtype(X)
     mean, axes = mean.astype(dtype, copy=False), axes.astype(dtype, copy=False)
     if sparse.issparse(X):
@@ -778,7 +794,7 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
         n_computed=min(int(n_components), n_directions) if is_count else None,
         limit=n_directions,
         max_rank=min(max(n_samples - 1, 1), n_features),
-        device=torch.device("cpu"),
+        device=X.device if isinstance(X, DeviceArray) else CPU,
         negligible=rounding_of_network,
     )
     found = decompose(problem, "covariance_eigh" if n_samples >= n_features else "gram_eigh")

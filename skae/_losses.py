@@ -304,7 +304,7 @@ LOSSES = {
 
 
 def feature_ranges(X: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value of each column of an array or sparse matrix, (n_features,)."""
+    """Smallest and largest value of each column of a table, (n_features,)."""
     smallest, largest = X.min(axis=0), X.max(axis=0)
     if sparse.issparse(X):
         return smallest.toarray().ravel(), largest.toarray().ravel()

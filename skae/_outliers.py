@@ -353,6 +353,8 @@ class AutoencoderOutlierDetector(
     (48, 13)
     """
 
+    _takes_device_arrays = False  # what its models take is not known
+
     # Of a score that has no exact decomposition: rows to compare with, each with an order of the
     # features and its reverse.
     _n_background_rows: ClassVar[int] = 16

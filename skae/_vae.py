@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from skae._base import BaseAutoencoder, Start
 from skae._checks import warn_of_small_columns
 from skae._decomposition import probabilistic_pca
+from skae._device_array import on_host
 from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance
 from skae._random import normal_like
 from skae._rows import INFERENCE_BATCH_SIZE, Batch, Rows
@@ -819,6 +820,7 @@ class VAETransformer(BaseAutoencoder):
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         assert isinstance(module, VariationalAutoencoder)
         codes, weights = encode_rows(module.eval().encode, rows).source()
+        codes = on_host(codes)
         centred = codes - np.average(codes, axis=0, weights=weights)
         variances = np.average(np.square(centred), axis=0, weights=weights)
         noise_variance: Any = module.noise_variance()

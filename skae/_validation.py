@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from skae._device_array import DeviceArray, on_host
 from skae._sklearn_compat import _check_feature_names, _check_sample_weight, _get_feature_names
 
 FLOATS = (np.float64, np.float32)
@@ -136,6 +137,8 @@ def read_table(
     X = native_table(X, table)
     if isinstance(X, np.memmap) and X.dtype.kind in "iu":
         dtype = None
+    if isinstance(X, DeviceArray):
+        return read_device_table(X, owner, table, dtype, ensure_min_samples, ensure_all_finite)
     numbers = to_numbers(X, estimator, table)
     if sparse.issparse(numbers) and not accept_sparse:
         dense = "sparse.to_dense()" if isinstance(X, pd.DataFrame) else "toarray()"
@@ -157,6 +160,20 @@ def read_table(
         allow_nan = ensure_all_finite == "allow-nan"
         check_finite(numbers, owner, column_labels(X), allow_nan=allow_nan, table=table)
     return numbers
+
+
+def read_device_table(
+    X: DeviceArray, owner: str, table: str, dtype: Any, min_samples: int, finite: bool | str
+) -> DeviceArray:
+    """Do what `read_table` does, with a table on an accelerator."""
+    # What scikit-learn says of shapes, without the cells.
+    shape_alone = np.broadcast_to(np.zeros((), X.dtype), X.shape)
+    check_array(shape_alone, ensure_min_samples=min_samples, estimator=owner, input_name=table)
+    if isinstance(dtype, type):
+        X = X.astype(dtype, copy=False)
+    if finite:
+        check_finite(X, owner, allow_nan=finite == "allow-nan", table=table)
+    return X
 
 
 def float_dtype(X: Any) -> np.dtype:
@@ -182,7 +199,7 @@ def is_ready(
     )
 
 
-def has_finite_sum(X: np.ndarray) -> bool:
+def has_finite_sum(X: Any) -> bool:
     """Whether the sum is finite; if it is, so are all cells."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(X.sum()))
@@ -251,6 +268,8 @@ def validate_weights(sample_weight: ArrayLike, X: Any) -> np.ndarray:
     ValueError
         If they are no numbers, negative, all zero, NaN, infinite or not as many as X has rows.
     """
+    if isinstance(X, DeviceArray):
+        X = np.empty((len(X), 0))  # its length is all that matters
     if not isinstance(sample_weight, Real):
         sample_weight = to_array(sample_weight, "sample_weight")
         if sample_weight.ndim == 1:
@@ -261,8 +280,9 @@ def validate_weights(sample_weight: ArrayLike, X: Any) -> np.ndarray:
     return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
 
-def mean_score(scores: np.ndarray, sample_weight: ArrayLike | None) -> float:
+def mean_score(scores: Any, sample_weight: ArrayLike | None) -> float:
     """Weighted mean of the scores of rows, in float64; the lowest number if none can hold it."""
+    scores = on_host(scores)
     scores = scores.astype(np.float64, copy=False)
     weights = None
     if sample_weight is not None:
@@ -273,7 +293,7 @@ def mean_score(scores: np.ndarray, sample_weight: ArrayLike | None) -> float:
     return max(mean, float(np.finfo(np.float64).min))
 
 
-def within_range(results: np.ndarray, worst: int | None = None) -> np.ndarray:
+def within_range(results: Any, worst: int | None = None) -> Any:
     """Check what a model makes of finite rows, which may be too large for the dtype.
 
     Parameters
@@ -295,6 +315,9 @@ def within_range(results: np.ndarray, worst: int | None = None) -> np.ndarray:
     """
     if has_finite_sum(results):
         return results
+    if isinstance(results, DeviceArray):
+        corrected = within_range(results.to_host(), worst)
+        return DeviceArray(results.on_same_device(corrected))
     is_bad = ~np.isfinite(results)
     if worst is not None:
         return np.where(is_bad, worst * np.finfo(results.dtype).max, results)
@@ -509,7 +532,7 @@ def check_finite(
 def count_by_column(X: Any, is_bad: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Count the cells of each column for which a function is true, (n_features,)."""
     if not sparse.issparse(X):
-        blocks = (X[start : start + 4096] for start in range(0, len(X), 4096))
+        blocks = (on_host(X[start : start + 4096]) for start in range(0, len(X), 4096))
         return sum(np.count_nonzero(is_bad(block), axis=0) for block in blocks)
     cells = X.tocoo()
     return np.bincount(cells.coords[1][is_bad(cells.data)], minlength=X.shape[1])
