@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
@@ -80,10 +81,11 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skae"
 html_static_path = ["_static"]
 html_css_files = ["skae.css"]
+html_favicon = "_static/logo.svg"
 html_extra_path = ["llms.txt"]
 html_show_sourcelink = False
 html_theme_options = {
-    "logo": {"text": "skae"},
+    "logo": {"text": "skae", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg"},
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
     "footer_end": [],
