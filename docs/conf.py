@@ -15,6 +15,7 @@ version = release = skae.__version__
 
 extensions = [
     "mathml",
+    "matplotlib.sphinxext.plot_directive",
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
@@ -60,6 +61,20 @@ numpydoc_validation_exclude = {
     r"\.set_callbacks$",
     r"\.set_params$",
 }
+
+# Figures of the guide are drawn in the build, from the code that the page shows.
+plot_include_source = True
+plot_html_show_source_link = False
+plot_html_show_formats = False
+plot_formats = [("png", 110)]
+plot_rcparams = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.figsize": (7.0, 3.2),
+    "legend.frameon": False,
+}
+plot_apply_rcparams = True
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
