@@ -1,5 +1,7 @@
 """The only home of private or version-dependent scikit-learn imports."""
 
+from typing import Any
+
 from sklearn.utils import _safe_indexing
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 from sklearn.utils._optional_dependencies import check_matplotlib_support
@@ -37,6 +39,12 @@ __all__ = [
     "_openmp_effective_n_threads",
     "_safe_indexing",
     "_validate_style_kwargs",
+    "callbacks_of",
     "check_matplotlib_support",
     "validate_parameter_constraints",
 ]
+
+
+def callbacks_of(estimator: Any) -> list[Any]:
+    """Give the callbacks of an estimator, with those that were handed on to it."""
+    return list(getattr(estimator, "_skl_callbacks", []))
