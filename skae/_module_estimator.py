@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from skae._arrays import ArrayApiMixin
+from skae._checkpoint import Keeper
 from skae._device import (
     CPU,
     TORCH_DTYPE,
@@ -77,6 +78,8 @@ class ModuleEstimator(
         device: torch.device,
         n_threads: int | None,
         fitted_attributes: Callable[[], dict[str, Any]],
+        keeper: Keeper,
+        module: nn.Module,
     ) -> Iterator[EpochReporter]:
         """Prepare for `train`: arithmetic, threads, random numbers, and who is told of epochs.
 
@@ -94,12 +97,19 @@ class ModuleEstimator(
             Threads of the CPU; None for as many as there are.
         fitted_attributes : callable
             Gives what `fit` would leave if it ended now.
+        keeper : Keeper
+            Knows what to go on from.
+        module : nn.Module
+            What is trained.
         """
         with (
             torch_at_work(device),
             private_random_numbers(seed, device),
             threads(n_threads),
-            EpochReporter(self, context, fitted_attributes=fitted_attributes, **task) as reporter,
+            keeper.going_on(module),
+            EpochReporter(
+                self, context, fitted_attributes=fitted_attributes, keeper=keeper, **task
+            ) as reporter,
         ):
             yield reporter
 

@@ -1,5 +1,7 @@
 """The only home of private or version-dependent scikit-learn imports."""
 
+from typing import Any
+
 from sklearn.utils import _safe_indexing
 from sklearn.utils._array_api import (
     _convert_to_numpy,
@@ -52,9 +54,15 @@ __all__ = [
     "_openmp_effective_n_threads",
     "_safe_indexing",
     "_validate_style_kwargs",
+    "callbacks_of",
     "check_matplotlib_support",
     "check_same_namespace",
     "get_array_namespace",
     "get_namespace_and_device",
     "validate_parameter_constraints",
 ]
+
+
+def callbacks_of(estimator: Any) -> list[Any]:
+    """Give the callbacks of an estimator, with those that were handed on to it."""
+    return list(getattr(estimator, "_skl_callbacks", []))
