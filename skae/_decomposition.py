@@ -366,8 +366,9 @@ def solve_gram(problem: Problem) -> Decomposition:
         centre = mean.cpu().numpy()
         if n_all > 1 and are_far_apart(_column_variances(X, centre, weights), rules):
             return _solve_scaled(problem, centre)
-        # The small values cannot be told apart, nor from those of no variance at all.
-        values, vectors = top_eigenpairs(gram)
+        if n_eigenpairs < n_all:
+            # The small values cannot be told apart, nor from those of no variance at all.
+            values, vectors = top_eigenpairs(gram)
     # The eigenvectors combine the rows to the axes times the singular values.
     rows = project_on_rows(X, vectors, weights)  # (n_computed, n_features)
     n_exact = np.count_nonzero(values > rules.orthogonal * values[:1])
@@ -431,9 +432,10 @@ def _with_null_axes(
     variances: np.ndarray, axes: np.ndarray, n_components: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add axes without variance up to a number of components; make all of them orthonormal."""
-    n_missing = max(n_components - len(variances), 0)
-    variances = np.concatenate([variances, np.zeros(n_missing)])
-    axes = np.concatenate([axes, np.zeros((n_missing, axes.shape[1]))])
+    n_missing = n_components - len(variances)
+    if n_missing > 0:
+        variances = np.concatenate([variances, np.zeros(n_missing)])
+        axes = np.concatenate([axes, np.zeros((n_missing, axes.shape[1]))])
     return variances, flip_signs(orthonormal_rows(axes, variances > 0.0))
 
 

@@ -749,7 +749,11 @@ def _centred_columns(
     weight = float(len(X)) if weights is None else max(weights.sum(), np.finfo(float).tiny)
     block = X[:, columns].astype(dtype, copy=False)  # (n_samples, n_columns)
     first = block[_first_row(weights)]
-    constant = (block == first).all(axis=0)  # rounding of the mean would give them a variance
+    # Rounding of the mean would give constant columns a variance. A look at three rows rules most
+    # of the others out.
+    constant = (block[[len(block) // 2, -1]] == first).all(axis=0)
+    if constant.any():
+        constant[constant] = (block[:, constant] == first[constant]).all(axis=0)
     centre = (_column_sums(block, weights) / weight).astype(dtype)
     block = block - centre
     # Rows may be few and means large: the second centring is cheap beside the product.
