@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder, Start
 from skae._checks import warn_of_small_columns
-from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance, squared_jacobian_norm
+from skae._losses import (
+    LOSSES,
+    VARIANCE_FLOOR,
+    learned_variance,
+    mean_of_cells,
+    squared_jacobian_norm,
+)
 from skae._rows import Batch, Rows
 from skae._training import ByHand, TrainableModule, mean_squared_residual
 from skae.networks._chain import Activated, Chain, OwnWeights, chained
@@ -81,13 +87,13 @@ class Autoencoder(TrainableModule):
         """Loss of every cell, (batch, n_features)."""
         return self._loss_of_code(self.encode(x), x)
 
-    def reconstruction_loss(self, x: Tensor) -> Tensor:
-        """Loss of every row, (batch,)."""
-        return self.elementwise_loss(x).mean(dim=-1)
+    def reconstruction_loss(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """Loss of every row, over its known cells if not all are known, (batch,)."""
+        return mean_of_cells(self.elementwise_loss(x), known)
 
-    def score(self, x: Tensor) -> Tensor:
+    def score(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """Minus the loss of every row, (batch,)."""
-        return -self.reconstruction_loss(x)
+        return -self.reconstruction_loss(x, known)
 
     def loss(self, x: Tensor, target: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """Loss of the reconstruction of a target and penalties, (batch,).
@@ -180,13 +186,6 @@ class Autoencoder(TrainableModule):
         return self._loss.elementwise(output, target)
 
 
-def mean_of_cells(values: Tensor, known: Tensor | None) -> Tensor:
-    """Mean of the known cells of each row, (batch, n_features) -> (batch,); zero without any."""
-    if known is None:
-        return values.mean(dim=-1)
-    return (values * known).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
-
-
 def build_autoencoder(
     estimator: BaseAutoencoder,
     n_features: int,
@@ -230,11 +229,13 @@ class LossContributionsMixin:
         Returns
         -------
         contributions : ndarray of shape (n_samples, n_features)
-            Loss of each cell over the number of features. The contributions of a row sum to minus
-            its score.
+            Loss of each cell over the number of known cells of its row. The contributions of a row
+            sum to minus its score; those of unknown cells are zero.
         """
         losses = self.reconstruction_error(X, per_feature=True)  # type: ignore[attr-defined]
-        return losses / losses.shape[1]
+        unknown = np.isnan(losses)
+        n_known = losses.shape[1] - unknown.sum(axis=1, keepdims=True, dtype=losses.dtype)
+        return np.where(unknown, 0.0, losses) / np.maximum(n_known, 1.0)
 
 
 class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):

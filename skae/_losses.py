@@ -63,6 +63,13 @@ def poisson(log_rate: Tensor, target: Tensor) -> Tensor:
     return torch.exp(log_rate) - target * log_rate + torch.lgamma(target + 1.0)
 
 
+def mean_of_cells(values: Tensor, known: Tensor | None) -> Tensor:
+    """Mean of the known cells of each row, (batch, n_features) -> (batch,); zero without any."""
+    if known is None:
+        return values.mean(dim=-1)
+    return (values * known).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
+
+
 # Below, `shares` are the weights of the cells in a sum over the batch, (batch, n_features), or
 # (batch, 1) where those of a row are equal. Much of it works in place: memory of the size of a
 # batch costs more than the arithmetic on it.
@@ -304,10 +311,15 @@ LOSSES = {
 
 
 def feature_ranges(X: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value of each column of an array or sparse matrix, (n_features,)."""
+    """Smallest and largest known value of each column of an array or sparse matrix.
+
+    Both are of shape (n_features,). They are NaN for columns without known cells.
+    """
     smallest, largest = X.min(axis=0), X.max(axis=0)
     if sparse.issparse(X):
         return smallest.toarray().ravel(), largest.toarray().ravel()
+    if np.isnan(smallest).any():
+        return np.fmin.reduce(X, axis=0), np.fmax.reduce(X, axis=0)
     return smallest, largest
 
 
