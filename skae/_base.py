@@ -19,6 +19,8 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skae._block_losses import loss_of, named_loss
+from skae._checkpoint import Keeper
 from skae._checks import (
     PARAMETER_CONSTRAINTS,
     check_autoencoder,
@@ -39,7 +41,7 @@ from skae._device import (
     threads,
     torch_at_work,
 )
-from skae._losses import LOSSES, check_support
+from skae._losses import check_support
 from skae._module_estimator import ModuleEstimator
 from skae._output import in_output_container
 from skae._random import (
@@ -80,6 +82,21 @@ from skae.networks._dense import (
 from skae.networks._shapes import check_modules
 
 
+def column_moments(table: Any, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean and variance of the known cells of each column, 2 x (n_features,)."""
+    rows = table.toarray() if sparse.issparse(table) else np.asarray(table)
+    cells = np.ma.masked_invalid(rows.astype(np.float64))
+    mean: Any = np.ma.average(cells, axis=0, weights=weights)
+    variance: Any = np.ma.average(np.square(cells - mean), axis=0, weights=weights)
+    return mean.filled(0.0), variance.filled(0.0)
+
+
+def scaled(table: Any, scales: np.ndarray) -> Any:
+    """Columns times their factors, in their dtype."""
+    factors = scales.astype(table.dtype)
+    return table @ sparse.diags_array(factors) if sparse.issparse(table) else table * factors
+
+
 class Start(NamedTuple):
     """What a new model starts from."""
 
@@ -101,7 +118,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     init: str = "pca"
     tied_weights: bool = False
     use_bias: bool = True
-    loss: str = "squared_error"
+    loss: str | Sequence[tuple] = "squared_error"
     output_activation: str = "auto"
     dropout: float = 0.0
     alpha: float = 0.0
@@ -320,14 +337,21 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         n_epochs = int(self.max_iter) + n_layers * int(self.pretrain_iter)
         context = self._init_callback_context(max_subtasks=n_epochs)
         with unchanged_on_failure(self), torch_at_work(CPU):
-            tables = validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
+            given = validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
             own = validate_validation_data(self, X_clean is not None, *validation_data)
             continued = self.warm_start and hasattr(self, "module_")
             progress = self._progress(continued)
-            building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
-            completion = self._completion_of(tables, own, continued)
-            all_rows = complete_rows(completion, *tables)
+            completion = self._completion_of(given, own, continued)
+            all_rows = complete_rows(completion, *given)
             own_rows = None if own is None else complete_rows(completion, *own)
+            keeper = Keeper(
+                self,
+                context,
+                lambda: {"": (all_rows, given[0].dtype), "_val": (own_rows, own and own[0].dtype)},
+                n_epochs=len(progress.loss_curve),
+                seeds=self._draw_seeds(len(progress.loss_curve)),
+            )
+            building_seed, training_seed = keeper.seeds
             with private_random_numbers(building_seed, CPU):
                 n_components, linear = self._count_components(all_rows, continued, completion)
                 # What a seed means includes the order of the draws: of weights, of rows held out.
@@ -346,6 +370,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             module, rows = module.to(device), rows.to(device)
             if validation_rows is not None:
                 validation_rows = validation_rows.to(device)
+            progress = keeper.begin(progress)
             attributes = partial(
                 self._fitted_attributes, n_components, completion, device, progress, rows
             )
@@ -360,6 +385,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 device=device,
                 n_threads=self._n_threads(module, int(self.batch_size)),
                 fitted_attributes=lambda: attributes(best_module(module, progress)),
+                keeper=keeper,
+                module=module,
             ) as reporter:
                 if self.pretrain_iter > 0 and not continued:
                     settings = self._settings(max_iter=int(self.pretrain_iter))
@@ -453,7 +480,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _read_for_loss(self, X: ArrayLike) -> tuple[Any, np.ndarray | None]:
         """Do so, for what the loss takes."""
         rows = self._validate_rows(X)
-        check_support(rows, self._fitted_loss, getattr(self, "feature_names_in_", None))
+        check_support(rows, named_loss(self._fitted_loss), getattr(self, "feature_names_in_", None))
         return self._complete(rows)
 
     def _score_arguments(self) -> tuple[Any, ...]:
@@ -540,7 +567,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         return Completion.of_code(linear, self._support())
 
     def _support(self) -> tuple[float, float]:
-        return LOSSES[self.loss].support
+        return loss_of(self.loss).support
 
     def _count_components(
         self, rows: Rows, continued: bool, completion: Completion | None
@@ -551,7 +578,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             return (int(self.n_components) if is_count else self.n_components_), None
         linear = None
         if completion is not None and rows.target is None:
-            linear = completion.linear_code(len(rows), self.n_components)
+            linear = self._linear_code(rows, self.n_components, completion)
         elif not isinstance(self.n_components, Integral):
             linear = self._linear_code(rows, self.n_components)
         if isinstance(self.n_components, Integral):
@@ -567,14 +594,36 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             return None
         return self._linear_code(rows, n_components) if linear is None else linear
 
-    def _linear_code(self, rows: Rows, n_components: int | float) -> LinearCode:
-        """Give PCA of the rows, from their most likely moments if cells are unknown."""
-        X, weights = rows.source()
-        if rows.known is None:
-            return linear_code(X, weights, n_components)
-        X = np.where(rows.known.source(None)[0], X, np.nan)
-        completion = Completion.of_gaps(X, weights, self._support(), None, name_of(self))
-        return completion.linear_code(len(rows), n_components)
+    def _linear_code(
+        self, rows: Rows, n_components: int | float, completion: Completion | None = None
+    ) -> LinearCode:
+        """PCA of what is to be restored, with columns of a table made comparable.
+
+        Of rows with unknown cells it is that of their most likely moments, which `completion` has
+        if it was fitted to them.
+        """
+        table, weights = rows.source()
+        if rows.known is not None:
+            table = np.where(rows.known.source(None)[0], table, np.nan)
+            if completion is None:
+                completion = Completion.of_gaps(
+                    table, weights, self._support(), None, name_of(self)
+                )
+        composition = loss_of(self.loss).composition
+        scales = (
+            np.ones(1)
+            if composition is None
+            else composition.scales(*column_moments(table, weights))
+        )
+        if completion is not None:
+            linear = completion.linear_code(scales, len(rows), n_components)
+        elif composition is None:
+            return linear_code(table, weights, n_components)
+        else:
+            linear = linear_code(scaled(table, scales), weights, n_components)
+        if composition is None:
+            return linear
+        return linear._replace(mean=linear.mean / scales, scales=scales)
 
     def _start(
         self, rows: Rows, n_components: int, continued: bool, linear: LinearCode | None
@@ -615,14 +664,20 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         loadings: np.ndarray,
     ) -> None:
         """Put a dense network at ``projection (x - mean)`` and ``mean + loadings' z``."""
-        variances = linear.variances @ np.square(linear.axes) + linear.noise_variance
+        explained = linear.variances @ np.square(linear.axes)
+        variances = (explained + linear.noise_variance) / np.square(linear.scales)
+        composition = loss_of(self.loss).composition
+        link: Any = self._output_activation()
+        if composition is not None:
+            explained = explained / np.square(linear.scales)
+            link = partial(composition.link, explained=torch.from_numpy(explained))
         anchor(
             *networks,
-            self._output_activation(),
+            link,
             mean=torch.from_numpy(linear.mean),
             deviation=torch.from_numpy(np.sqrt(variances)),
-            projection=torch.from_numpy(projection),
-            loadings=torch.from_numpy(loadings),
+            projection=torch.from_numpy(projection * linear.scales),
+            loadings=torch.from_numpy(loadings / linear.scales),
         )
 
     def _output_activation(self) -> str:
@@ -680,7 +735,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
 
     def _loss_unit(self) -> str:
         """Say what `loss_curve_` shows."""
-        return LOSSES[self.loss].unit
+        return loss_of(self.loss).unit
 
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         """Give the fitted attributes that the other models do not have."""
