@@ -566,9 +566,9 @@ class TableAutoencoder(
         if unknown.any() and not get_tags(self.estimator_).input_tags.allow_nan:
             names = [str(self.encoder_._names[place]) for place in np.flatnonzero(unknown)]
             raise ValueError(
-                f"{type(self.estimator_).__name__} takes no unknown cells (NaN), and there are some in "
-                f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}; wrap an estimator that takes "
-                "them, such as PCA, or fill them first."
+                f"{type(self.estimator_).__name__} takes no unknown cells (NaN), and some are in "
+                f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}; wrap an estimator that "
+                "takes them, such as PCA, or fill them first."
             )
 
     def _weights(self, weights: np.ndarray | None) -> dict[str, np.ndarray]:

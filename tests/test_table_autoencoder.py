@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from scipy.special import expit
 from sklearn.base import clone
-from sklearn.decomposition import PCA as SklearnPCA
+from sklearn.decomposition import NMF
+from sklearn.decomposition import PCA as SklearnPCA  # noqa: N811
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -147,11 +148,11 @@ def test_other_libraries_get_their_own_tables(table, library):
         assert back.schema == own.schema
     filled = model.impute(own)
     filled = filled if library == "pyarrow" else filled.to_arrow()
-    for place, name in enumerate(columns):
+    for name in columns:
         column = filled.column(name).to_pandas()
         assert not column.isna().any()
-        there = known[:, place]
-        assert_array_equal(column[there], gaps[name].to_numpy()[there])
+        there = known[:, table.columns.get_loc(name)]
+        assert column[there].tolist() == gaps[name][there].tolist()
 
 
 def test_pca_of_a_table_is_factor_analysis_of_mixed_data(table):
@@ -174,20 +175,22 @@ def test_a_column_of_fifty_categories_does_not_drown_a_number(kind):
     rng = np.random.default_rng(0)
     level = rng.integers(0, 50, 1500)
     table = pd.DataFrame({"level": [f"l{i:02}" for i in level], "x": rng.normal(size=1500)})
-    estimator = kind(3, hidden_layer_sizes=(64,), max_iter=60, random_state=0)
+    estimator = kind(2, hidden_layer_sizes=(64,), max_iter=60, random_state=0)
     if kind is DenoisingAutoencoder:
         estimator.set_params(noise_level=0.1)
     model = TableAutoencoder(estimator).fit(table)
-    errors = model.reconstruction_error(table, per_feature=True).mean()
     # Both begin at one, the loss of a constant.
-    assert errors.max() < 0.75
+    errors = model.reconstruction_error(table, per_feature=True).mean()
+    assert errors.max() < 0.85
+    # Shares of the two directions of the code, whatever their scale.
     codes = model.transform(table)
+    codes = (codes - codes.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(codes.T))).T
     shares = []
     for column in (np.eye(50)[level], table[["x"]].to_numpy()):
         design = np.column_stack([np.ones(1500), column])
-        residual = codes - design @ np.linalg.lstsq(design, codes, rcond=None)[0]
-        shares.append(1.0 - residual.var(axis=0).sum() / codes.var(axis=0).sum())
-    assert min(shares) > 0.25 * max(shares)
+        fitted = design @ np.linalg.lstsq(design, codes, rcond=None)[0]
+        shares.append(fitted.var(axis=0).sum() / codes.var(axis=0).sum())
+    assert min(shares) > 0.3
 
 
 def test_the_error_of_a_constant_is_one_in_each_column(table):
@@ -432,8 +435,6 @@ def test_schema_tells_the_losses(table):
 def test_methods_that_the_estimator_lacks_are_not_there(table):
     model = TableAutoencoder(clone(ESTIMATORS[3]))
     assert hasattr(model, "score_samples")
-    from sklearn.decomposition import NMF
-
     assert not hasattr(TableAutoencoder(NMF()), "score_samples")
     with pytest.raises(NotFittedError):
         model.sample(1)
@@ -450,7 +451,7 @@ def test_a_failed_fit_leaves_the_earlier_one(table):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.assign(tags=[[1]] * 300), "column 'tags' holds .*give each part a column"),
+        (lambda t: t.assign(tags=[[1]] * 300), "column 'tags' holds .*make columns of them"),
         (lambda t: t.assign(z=1j), "column 'z' holds complex numbers"),
         (lambda t: t.set_axis([*t.columns[:-1], "town"], axis=1), "the same name: 'town'"),
         (lambda t: t.assign(income=np.inf), "Column 'income' of X holds infinite numbers"),
