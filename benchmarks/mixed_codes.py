@@ -35,14 +35,14 @@ def by_famd(train: pd.DataFrame, test: pd.DataFrame, n: int, seed: int) -> pd.Da
     """Factor analysis of mixed data, on the columns as they are."""
     numbers = are_numbers(train)
     others = [name for name in train if name not in numbers]
-    levels = {name: train[name].astype(str).unique() for name in others}
+    levels = {name: train[name].astype(str).unique().astype(object) for name in others}
     mean, scale = train[numbers].mean(), train[numbers].std(ddof=0)
 
     def indicators(table: pd.DataFrame) -> np.ndarray:
         return np.column_stack(
             [
                 np.empty((len(table), 0)),
-                *(table[name].astype(str).to_numpy()[:, None] == levels[name] for name in others),
+                *(table[name].astype(str).to_numpy(dtype=object)[:, None] == levels[name] for name in others),
             ]
         ).astype(float)
 

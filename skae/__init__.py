@@ -2,7 +2,7 @@
 
 from inspect import isclass
 
-from skae import networks
+from skae import callbacks, networks
 from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
 from skae._outliers import AutoencoderOutlierDetector, DenoisingEnsemble
@@ -31,6 +31,7 @@ TRUSTED_TYPES = sorted(
     for cls in (
         *(globals()[name] for name in __all__ if isclass(globals()[name])),
         *(getattr(networks, name) for name in networks.__all__),
+        callbacks.Checkpoint,
         DenoisingEnsemble,  # the model of the detector if none is given
     )
 )

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skae._block_losses import loss_of, named_loss
+from skae._checkpoint import Keeper
 from skae._checks import (
     PARAMETER_CONSTRAINTS,
     check_autoencoder,
@@ -300,14 +301,20 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         n_epochs = int(self.max_iter) + n_layers * int(self.pretrain_iter)
         context = self._init_callback_context(max_subtasks=n_epochs)
         with unchanged_on_failure(self), torch_at_work(CPU):
-            all_rows = to_rows(
-                *validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
-            )
+            given = validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
+            all_rows = to_rows(*given)
             own = validate_validation_data(self, X_clean is not None, *validation_data)
             own_rows = None if own is None else to_rows(*own)
             continued = self.warm_start and hasattr(self, "module_")
             progress = self._progress(continued)
-            building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
+            keeper = Keeper(
+                self,
+                context,
+                lambda: {"": (all_rows, given[0].dtype), "_val": (own_rows, own and own[0].dtype)},
+                n_epochs=len(progress.loss_curve),
+                seeds=self._draw_seeds(len(progress.loss_curve)),
+            )
+            building_seed, training_seed = keeper.seeds
             with private_random_numbers(building_seed, CPU):
                 n_components, linear = self._count_components(all_rows, continued)
                 # What a seed means includes the order of the draws: of weights, of rows held out.
@@ -321,6 +328,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             module, rows = module.to(device), rows.to(device)
             if validation_rows is not None:
                 validation_rows = validation_rows.to(device)
+            progress = keeper.begin(progress)
             attributes = partial(self._fitted_attributes, n_components, device, progress, rows)
             with self._training(
                 context,
@@ -333,6 +341,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 device=device,
                 n_threads=self._n_threads(module, int(self.batch_size)),
                 fitted_attributes=lambda: attributes(best_module(module, progress)),
+                keeper=keeper,
+                module=module,
             ) as reporter:
                 if self.pretrain_iter > 0 and not continued:
                     settings = self._settings(max_iter=int(self.pretrain_iter))
