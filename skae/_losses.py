@@ -263,9 +263,11 @@ class Loss(NamedTuple):
         """
         return None if self.composition is None else self.composition.cell_sizes
 
-    def n_columns(self, n_features: int) -> int:
-        """Count the columns of the table that so many features are made of."""
-        return n_features if self.composition is None else len(self.composition.blocks)
+    def sizes(self, n_features: int) -> np.ndarray:
+        """Give the share of each of so many features in a cell of its table, (n_features,)."""
+        if self.composition is None:
+            return np.ones(n_features)
+        return self.composition.cell_sizes(torch.empty(0, dtype=torch.float64)).numpy()
 
 
 def add_noise(mean: np.ndarray, variance: Any, rng: np.random.RandomState) -> np.ndarray:
@@ -341,10 +343,15 @@ LOSSES = {
 
 
 def feature_ranges(X: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value of each column of an array or sparse matrix, (n_features,)."""
+    """Smallest and largest known value of each column of an array or sparse matrix.
+
+    Both are of shape (n_features,). They are NaN for columns without known cells.
+    """
     smallest, largest = X.min(axis=0), X.max(axis=0)
     if sparse.issparse(X):
         return smallest.toarray().ravel(), largest.toarray().ravel()
+    if np.isnan(smallest).any():
+        return np.fmin.reduce(X, axis=0), np.fmax.reduce(X, axis=0)
     return smallest, largest
 
 
