@@ -42,7 +42,10 @@ def by_famd(train: pd.DataFrame, test: pd.DataFrame, n: int, seed: int) -> pd.Da
         return np.column_stack(
             [
                 np.empty((len(table), 0)),
-                *(table[name].astype(str).to_numpy(dtype=object)[:, None] == levels[name] for name in others),
+                *(
+                    table[name].astype(str).to_numpy(dtype=object)[:, None] == levels[name]
+                    for name in others
+                ),
             ]
         ).astype(float)
 

@@ -243,9 +243,30 @@ def test_the_score_of_a_vae_is_a_bound_of_the_log_probability():
     assert -sum(entropies) - 0.15 < score < -sum(entropies) + 0.05
 
 
-def test_impute_fills_gaps_only_and_keeps_types(table):
+@pytest.fixture(scope="module", params=ESTIMATORS, ids=lambda e: type(e).__name__)
+def gappy(request, table):
+    """A table with gaps, which cells are known, and a model that was fitted to it."""
     gaps, known = with_gaps(table)
-    filled = TableAutoencoder(PCA(2)).fit(gaps).impute(gaps)
+    return gaps, known, TableAutoencoder(clone(request.param)).fit(gaps)
+
+
+def test_unknown_cells_have_no_error_and_no_part_in_scores(gappy):
+    gaps, known, model = gappy
+    errors = model.reconstruction_error(gaps, per_feature=True)
+    assert_array_equal(errors.isna(), ~known)
+    modelled = errors.drop(columns="country")
+    assert_allclose(model.reconstruction_error(gaps), modelled.mean(axis=1).fillna(0), rtol=1e-6)
+    assert np.isfinite(model.score_samples(gaps)).all()
+    if hasattr(model, "contributions"):
+        contributions = model.contributions(gaps)
+        assert_allclose(contributions.sum(axis=1), -model.score_samples(gaps), rtol=1e-6)
+        if not isinstance(model.estimator, PCA):
+            assert_array_equal(contributions[~known], 0.0)
+
+
+def test_impute_fills_gaps_only_and_keeps_types(table, gappy):
+    gaps, known, model = gappy
+    filled = model.impute(gaps)
     assert_array_equal(filled.dtypes, gaps.dtypes)
     assert_array_equal(filled.index, gaps.index)
     assert not filled.isna().any().any()
