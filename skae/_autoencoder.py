@@ -238,9 +238,12 @@ class LossContributionsMixin:
             sum to minus its score; those of unknown cells are zero.
         """
         losses = self.reconstruction_error(X, per_feature=True)  # type: ignore[attr-defined]
+        loss = loss_of(self._fitted_loss)  # type: ignore[attr-defined]
         unknown = np.isnan(losses)
-        sizes = loss_of(self._fitted_loss).sizes(losses.shape[1])  # type: ignore[attr-defined]
-        n_known = np.where(unknown, 0.0, sizes).sum(axis=1, keepdims=True, dtype=losses.dtype)
+        if not unknown.any():
+            return losses / loss.n_columns(losses.shape[1])
+        sizes = 1.0 if loss.cell_sizes is None else loss.cell_sizes(torch.from_numpy(losses))
+        n_known = (~unknown * np.asarray(sizes, losses.dtype)).sum(axis=1, keepdims=True)
         return np.where(unknown, 0.0, losses) / np.maximum(n_known, 1.0)
 
 

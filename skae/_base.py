@@ -29,7 +29,7 @@ from skae._checks import (
     validate_training_data,
     validate_validation_data,
 )
-from skae._completion import Completion, complete_rows, has_gaps, lacks_columns, scaled
+from skae._completion import Completion, complete_rows, has_gaps, lacks_columns
 from skae._decomposition import LinearCode, linear_code
 from skae._device import (
     CPU,
@@ -89,6 +89,12 @@ def column_moments(table: Any, weights: np.ndarray | None) -> tuple[np.ndarray, 
     mean: Any = np.ma.average(cells, axis=0, weights=weights)
     variance: Any = np.ma.average(np.square(cells - mean), axis=0, weights=weights)
     return mean.filled(0.0), variance.filled(0.0)
+
+
+def scaled(table: Any, scales: np.ndarray) -> Any:
+    """Columns times their factors, in their dtype."""
+    factors = scales.astype(table.dtype)
+    return table @ sparse.diags_array(factors) if sparse.issparse(table) else table * factors
 
 
 class Start(NamedTuple):
@@ -331,17 +337,17 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         n_epochs = int(self.max_iter) + n_layers * int(self.pretrain_iter)
         context = self._init_callback_context(max_subtasks=n_epochs)
         with unchanged_on_failure(self), torch_at_work(CPU):
-            tables = validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
+            given = validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
             own = validate_validation_data(self, X_clean is not None, *validation_data)
             continued = self.warm_start and hasattr(self, "module_")
             progress = self._progress(continued)
-            completion = self._completion_of(tables, own, continued)
-            all_rows = complete_rows(completion, *tables)
+            completion = self._completion_of(given, own, continued)
+            all_rows = complete_rows(completion, *given)
             own_rows = None if own is None else complete_rows(completion, *own)
             keeper = Keeper(
                 self,
                 context,
-                lambda: {"": (all_rows, tables[0].dtype), "_val": (own_rows, own and own[0].dtype)},
+                lambda: {"": (all_rows, given[0].dtype), "_val": (own_rows, own and own[0].dtype)},
                 n_epochs=len(progress.loss_curve),
                 seeds=self._draw_seeds(len(progress.loss_curve)),
             )
@@ -552,8 +558,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         names = getattr(self, "feature_names_in_", None)
         if has_gaps(X_clean):
             rows_with_known_cells(X_clean, weights, names, "X_clean")
-        scales = self._scales(X, weights)
-        return Completion.of_gaps(X, weights, self._support(), names, name_of(self), scales)
+        return Completion.of_gaps(X, weights, self._support(), names, name_of(self))
 
     def _completion_of_complete(self, rows: Rows, linear: LinearCode | None) -> Completion:
         """Give what fills unknown cells of new rows, where those of the fit have none."""
@@ -561,13 +566,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             return Completion.of_means(rows, self._support())
         return Completion.of_code(linear, self._support())
 
-    def _support(self) -> tuple[Any, Any]:
+    def _support(self) -> tuple[float, float]:
         return loss_of(self.loss).support
-
-    def _scales(self, X: Any, weights: np.ndarray | None) -> Any:
-        """Factors of the columns before PCA, which make columns of a table comparable."""
-        composition = loss_of(self.loss).composition
-        return 1.0 if composition is None else composition.scales(*column_moments(X, weights))
 
     def _count_components(
         self, rows: Rows, continued: bool, completion: Completion | None
@@ -578,7 +578,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             return (int(self.n_components) if is_count else self.n_components_), None
         linear = None
         if completion is not None and rows.target is None:
-            linear = completion.linear_code(len(rows), self.n_components)
+            linear = self._linear_code(rows, self.n_components, completion)
         elif not isinstance(self.n_components, Integral):
             linear = self._linear_code(rows, self.n_components)
         if isinstance(self.n_components, Integral):
@@ -594,20 +594,35 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             return None
         return self._linear_code(rows, n_components) if linear is None else linear
 
-    def _linear_code(self, rows: Rows, n_components: int | float) -> LinearCode:
-        """Give PCA of the rows, from their most likely moments if cells are unknown."""
-        X, weights = rows.source()
+    def _linear_code(
+        self, rows: Rows, n_components: int | float, completion: Completion | None = None
+    ) -> LinearCode:
+        """PCA of what is to be restored, with columns of a table made comparable.
+
+        Of rows with unknown cells it is that of their most likely moments, which `completion` has
+        if it was fitted to them.
+        """
+        table, weights = rows.source()
         if rows.known is not None:
-            X = np.where(rows.known.source(None)[0], X, np.nan)
-            scales = self._scales(X, weights)
-            completion = Completion.of_gaps(
-                X, weights, self._support(), None, name_of(self), scales
-            )
-            return completion.linear_code(len(rows), n_components)
-        scales = self._scales(X, weights)
-        if isinstance(scales, float):
-            return linear_code(X, weights, n_components)
-        linear = linear_code(scaled(X, scales), weights, n_components)
+            table = np.where(rows.known.source(None)[0], table, np.nan)
+            if completion is None:
+                completion = Completion.of_gaps(
+                    table, weights, self._support(), None, name_of(self)
+                )
+        composition = loss_of(self.loss).composition
+        scales = (
+            np.ones(1)
+            if composition is None
+            else composition.scales(*column_moments(table, weights))
+        )
+        if completion is not None:
+            linear = completion.linear_code(scales, len(rows), n_components)
+        elif composition is None:
+            return linear_code(table, weights, n_components)
+        else:
+            linear = linear_code(scaled(table, scales), weights, n_components)
+        if composition is None:
+            return linear
         return linear._replace(mean=linear.mean / scales, scales=scales)
 
     def _start(

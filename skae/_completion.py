@@ -12,7 +12,7 @@ from scipy import sparse
 from skae._decomposition import LinearCode, linear_code_of_moments
 from skae._moments import column_means
 from skae._rows import Rows, to_rows
-from skae._unknown import SMALLEST_SHARE, Gaussian, fit_gaussian
+from skae._unknown import SMALLEST_SHARE, Gaussian, fit_gaussian, rows_with_known_cells
 from skae._validation import unknown_cells
 
 # How often a network without a Gaussian fills its own rows, from means on.
@@ -25,21 +25,22 @@ class Completion:
 
     Parameters
     ----------
+    center, deviation : ndarray of shape (n_features,), float64
+        What is subtracted from cells, and what they are divided by, before they are looked at.
     gaussian : Gaussian
-        Of the rows.
+        Of these standardized rows.
     low, high : float or ndarray of shape (n_features,)
         Ends of the interval that cells lie in.
     n_rounds : int
         How often the network then puts its own reconstruction in the place of unknown cells.
-    scales : float or ndarray of shape (n_features,)
-        Factors of the columns; the Gaussian is that of scaled rows.
     """
 
+    center: np.ndarray
+    deviation: np.ndarray
     gaussian: Gaussian
     low: Any
     high: Any
     n_rounds: int = 0
-    scales: Any = 1.0
 
     @classmethod
     def of_gaps(
@@ -49,12 +50,20 @@ class Completion:
         support: tuple[Any, Any],
         names: np.ndarray | None,
         owner: str,
-        scales: Any = 1.0,
     ) -> Self:
-        """Fit to rows with unknown cells; see `fit_gaussian`."""
+        """Fit to rows with unknown cells.
+
+        Raises
+        ------
+        ValueError
+            If a column has no known cell.
+        """
         X = X.toarray() if sparse.issparse(X) else X
-        gaussian = fit_gaussian(scaled(X, scales), sample_weight, names, owner)
-        return cls(gaussian, *support, scales=scales)
+        X, weights = rows_with_known_cells(X, sample_weight, names)
+        center, deviation = np.nanmean(X, axis=0), np.nanstd(X, axis=0)
+        deviation = np.where(deviation > 0.0, deviation, 1.0)
+        gaussian = fit_gaussian((X - center) / deviation, weights / weights.sum(), owner)
+        return cls(center, deviation, gaussian, *support)
 
     @classmethod
     def of_code(cls, linear: LinearCode, support: tuple[Any, Any]) -> Self:
@@ -62,10 +71,9 @@ class Completion:
         largest = max(float(linear.variances.max(initial=0.0)), linear.noise_variance)
         smallest = max(SMALLEST_SHARE * largest, float(np.finfo(np.float64).tiny))
         noise = max(linear.noise_variance, smallest)
-        gaussian = Gaussian.from_axes(
-            linear.mean * linear.scales, linear.axes, linear.variances, noise
-        )
-        return cls(gaussian, *support, scales=linear.scales)
+        zeros = np.zeros_like(linear.mean)
+        gaussian = Gaussian.from_axes(zeros, linear.axes, linear.variances, noise)
+        return cls(linear.mean, zeros + 1.0 / linear.scales, gaussian, *support)
 
     @classmethod
     def of_means(cls, rows: Rows, support: tuple[Any, Any]) -> Self:
@@ -76,55 +84,59 @@ class Completion:
             mean = np.asarray(shares @ X).ravel() / shares.sum()
         else:
             mean = column_means(X, weights)
-        gaussian = Gaussian.from_axes(mean, np.empty((0, len(mean))), np.empty(0), 1.0)
-        return cls(gaussian, *support, n_rounds=_N_ROUNDS)
+        zeros = np.zeros_like(mean)
+        gaussian = Gaussian.from_axes(zeros, np.empty((0, len(mean))), np.empty(0), 1.0)
+        return cls(mean, zeros + 1.0, gaussian, *support, n_rounds=_N_ROUNDS)
 
     def fill(self, X: np.ndarray) -> np.ndarray:
         """Put what is expected in the place of unknown cells, (n_samples, n_features)."""
-        filled = self.gaussian.fill(scaled(X, self.scales))
-        return np.where(np.isnan(X), self.bounded(scaled(filled, 1.0 / self.scales)), X)
+        with np.errstate(over="ignore"):
+            rows = (X.astype(np.float64) - self.center) / self.deviation
+            expected = self.gaussian.fill(rows) * self.deviation + self.center
+            return np.where(np.isnan(X), self.bounded(expected), X).astype(X.dtype)
 
     def bounded(self, X: np.ndarray) -> np.ndarray:
         """Move cells into their interval."""
         unbounded = np.isinf(self.low).all() and np.isinf(self.high).all()
         return X if unbounded else np.clip(X, self.low, self.high)
 
-    def linear_code(self, n_rows: int, n_components: int | float) -> LinearCode:
-        """Give PCA of the rows, of which there were so many; see `linear_code`."""
-        unbiased = self.gaussian.covariance().numpy() * (n_rows / max(n_rows - 1, 1))
-        linear = linear_code_of_moments(self.gaussian.mean.numpy(), unbiased, n_components)
-        return linear._replace(mean=linear.mean / self.scales, scales=self.scales)
+    def linear_code(self, scales: np.ndarray, n_rows: int, n_components: int | float) -> LinearCode:
+        """Give PCA of the rows that this was fitted to, times factors of their columns.
+
+        Parameters
+        ----------
+        scales : ndarray of shape (n_features,) or (1,)
+            Factors.
+        n_rows : int
+            Number of rows.
+        n_components : int or float
+            As of `linear_code`.
+        """
+        factors = self.deviation * scales
+        mean = self.center * scales + self.gaussian.mean.numpy() * factors
+        unbiased = n_rows / max(n_rows - 1, 1) * self.gaussian.covariance().numpy()
+        return linear_code_of_moments(mean, np.outer(factors, factors) * unbiased, n_components)
 
     def to_arrays(self) -> dict[str, Any]:
         """Everything as numbers and NumPy arrays, for a file."""
         return {
+            "center": self.center,
+            "deviation": self.deviation,
             "mean": self.gaussian.mean.numpy(),
             "loadings": self.gaussian.loadings.numpy(),
             "noise_variance": self.gaussian.noise_variance,
             "low": self.low,
             "high": self.high,
             "n_rounds": self.n_rounds,
-            "scales": self.scales,
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Self:
         """Read what `to_arrays` gave."""
-        gaussian = Gaussian(
-            torch.from_numpy(arrays["mean"]),
-            torch.from_numpy(arrays["loadings"]),
-            arrays["noise_variance"],
-        )
-        names = ("low", "high", "n_rounds", "scales")
-        return cls(gaussian, *(arrays[name] for name in names))
-
-
-def scaled(X: Any, scales: Any) -> Any:
-    """Columns times their factors, in their dtype; the same table for a factor of one."""
-    if np.ndim(scales) == 0:
-        return X
-    factors = scales.astype(X.dtype)
-    return X @ sparse.diags_array(factors) if sparse.issparse(X) else X * factors
+        mean, loadings = (torch.from_numpy(arrays[name]) for name in ("mean", "loadings"))
+        gaussian = Gaussian(mean, loadings, arrays["noise_variance"])
+        others = (arrays[name] for name in ("low", "high", "n_rounds"))
+        return cls(arrays["center"], arrays["deviation"], gaussian, *others)
 
 
 def has_gaps(*tables: Any) -> bool:

@@ -263,11 +263,9 @@ class Loss(NamedTuple):
         """
         return None if self.composition is None else self.composition.cell_sizes
 
-    def sizes(self, n_features: int) -> np.ndarray:
-        """Give the share of each of so many features in a cell of its table, (n_features,)."""
-        if self.composition is None:
-            return np.ones(n_features)
-        return self.composition.cell_sizes(torch.empty(0, dtype=torch.float64)).numpy()
+    def n_columns(self, n_features: int) -> int:
+        """Count the columns of the table that so many features are made of."""
+        return n_features if self.composition is None else len(self.composition.blocks)
 
 
 def add_noise(mean: np.ndarray, variance: Any, rng: np.random.RandomState) -> np.ndarray:

@@ -386,37 +386,21 @@ def known_moments(
         return mean.numpy() / scale, covariance.numpy() / scale / scale
 
 
-def fit_gaussian(
-    X: np.ndarray,
-    sample_weight: np.ndarray | None,
-    names: Sequence[str] | np.ndarray | None,
-    owner: str,
-) -> Gaussian:
-    """Give the most likely normal distribution of rows with unknown cells.
+def fit_gaussian(X: np.ndarray, weights: np.ndarray, owner: str) -> Gaussian:
+    """Give the most likely normal distribution of rows with unknown cells, nearly.
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
-        NaN is an unknown cell.
-    sample_weight : ndarray of shape (n_samples,) or None
-    names, owner
-        Of columns and of the estimator, for messages.
+    X, weights, owner
+        As of `known_moments`.
 
     Returns
     -------
     Gaussian
         With any covariance.
-
-    Raises
-    ------
-    ValueError
-        If a column has no known cell.
     """
-    X, weights = rows_with_known_cells(X, sample_weight, names)
     n_features = X.shape[1]
-    mean, covariance = known_moments(
-        X, weights / weights.sum(), n_features, owner, _TOLERANCE_OF_START
-    )
+    mean, covariance = known_moments(X, weights, n_features, owner, _TOLERANCE_OF_START)
     return most_likely(torch.from_numpy(mean), torch.from_numpy(covariance), n_features)
 
 
