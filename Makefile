@@ -28,6 +28,7 @@ lint: $(VENV)/installed-test
 
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python docs/check_search.py docs/_build/html
 
 # The files that are published, in dist/.
 package: $(VENV)/installed-package $(VENV)/installed-test

@@ -9,6 +9,7 @@ from skae._outliers import AutoencoderOutlierDetector, DenoisingEnsemble
 from skae._pca import PCA
 from skae._show_versions import show_versions
 from skae._table import TableEncoder
+from skae._table_autoencoder import TableAutoencoder
 from skae._vae import VAETransformer
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "AutoencoderTransformer",
     "DenoisingAutoencoder",
     "PCA",
+    "TableAutoencoder",
     "TableEncoder",
     "VAETransformer",
     "show_versions",

@@ -12,12 +12,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.callback import with_callbacks
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skae._block_losses import loss_of, named_loss
 from skae._checkpoint import Keeper
 from skae._checks import (
     PARAMETER_CONSTRAINTS,
@@ -38,7 +40,7 @@ from skae._device import (
     threads,
     torch_at_work,
 )
-from skae._losses import LOSSES, check_support
+from skae._losses import check_support
 from skae._module_estimator import ModuleEstimator
 from skae._output import in_output_container
 from skae._random import (
@@ -71,6 +73,21 @@ from skae.networks._dense import (
 from skae.networks._shapes import check_modules
 
 
+def column_moments(table: Any, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean and variance of the known cells of each column, 2 x (n_features,)."""
+    rows = table.toarray() if sparse.issparse(table) else np.asarray(table)
+    cells = np.ma.masked_invalid(rows.astype(np.float64))
+    mean: Any = np.ma.average(cells, axis=0, weights=weights)
+    variance: Any = np.ma.average(np.square(cells - mean), axis=0, weights=weights)
+    return mean.filled(0.0), variance.filled(0.0)
+
+
+def scaled(table: Any, scales: np.ndarray) -> Any:
+    """Columns times their factors, in their dtype."""
+    factors = scales.astype(table.dtype)
+    return table @ sparse.diags_array(factors) if sparse.issparse(table) else table * factors
+
+
 class Start(NamedTuple):
     """What a new model starts from."""
 
@@ -92,7 +109,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     init: str = "pca"
     tied_weights: bool = False
     use_bias: bool = True
-    loss: str = "squared_error"
+    loss: str | Sequence[tuple] = "squared_error"
     output_activation: str = "auto"
     dropout: float = 0.0
     alpha: float = 0.0
@@ -382,7 +399,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
 
     def _validate_loss_rows(self, X: ArrayLike) -> np.ndarray:
         rows = self._validate_rows(X)
-        check_support(rows, self._fitted_loss, getattr(self, "feature_names_in_", None))
+        check_support(rows, named_loss(self._fitted_loss), getattr(self, "feature_names_in_", None))
         return rows
 
     def _score_arguments(self) -> tuple[Any, ...]:
@@ -451,8 +468,18 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             return int(self.n_components), None
         if continued:
             return self.n_components_, None
-        linear = linear_code(*rows.source(), self.n_components)
+        linear = self._linear_code(rows, self.n_components)
         return len(linear.variances), linear
+
+    def _linear_code(self, rows: Rows, n_components: int | float) -> LinearCode:
+        """PCA of what is to be restored, with columns of a table made comparable."""
+        table, weights = rows.source()
+        composition = loss_of(self.loss).composition
+        if composition is None:
+            return linear_code(table, weights, n_components)
+        scales = composition.scales(*column_moments(table, weights))
+        linear = linear_code(scaled(table, scales), weights, n_components)
+        return linear._replace(mean=linear.mean / scales, scales=scales)
 
     def _start(
         self, rows: Rows, n_components: int, continued: bool, linear: LinearCode | None = None
@@ -467,7 +494,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             if not self._is_anchored():
                 linear = None
             elif linear is None:
-                linear = linear_code(*rows.source(), n_components)
+                linear = self._linear_code(rows, n_components)
             start = Start(rows, linear)
         module = self._build_module(n_features, n_components, start)
         if continued:
@@ -500,14 +527,20 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         loadings: np.ndarray,
     ) -> None:
         """Put a dense network at ``projection (x - mean)`` and ``mean + loadings' z``."""
-        variances = linear.variances @ np.square(linear.axes) + linear.noise_variance
+        explained = linear.variances @ np.square(linear.axes)
+        variances = (explained + linear.noise_variance) / np.square(linear.scales)
+        composition = loss_of(self.loss).composition
+        link: Any = self._output_activation()
+        if composition is not None:
+            explained = explained / np.square(linear.scales)
+            link = partial(composition.link, explained=torch.from_numpy(explained))
         anchor(
             *networks,
-            self._output_activation(),
+            link,
             mean=torch.from_numpy(linear.mean),
             deviation=torch.from_numpy(np.sqrt(variances)),
-            projection=torch.from_numpy(projection),
-            loadings=torch.from_numpy(loadings),
+            projection=torch.from_numpy(projection * linear.scales),
+            loadings=torch.from_numpy(loadings / linear.scales),
         )
 
     def _output_activation(self) -> str:
@@ -563,7 +596,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
 
     def _loss_unit(self) -> str:
         """Say what `loss_curve_` shows."""
-        return LOSSES[self.loss].unit
+        return loss_of(self.loss).unit
 
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         """Give the fitted attributes that the other models do not have."""

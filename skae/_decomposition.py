@@ -750,6 +750,9 @@ class LinearCode(NamedTuple):
     It is the most likely one (Tipping & Bishop 1999), also with fewer rows than features, where
     the rows have no variance at all along most of these directions.
     """
+    scales: np.ndarray | float = 1.0
+    """Factors of the columns before PCA. The mean is in the units of the rows, all else in those of
+    scaled ones."""
 
 
 def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | float) -> LinearCode:

@@ -14,6 +14,7 @@ from sklearn.callback import CallbackContext, CallbackSupportMixin
 from sklearn.utils import check_random_state
 from torch import nn
 
+from skae._arrays import ArrayApiMixin
 from skae._checkpoint import Keeper
 from skae._device import (
     CPU,
@@ -34,7 +35,9 @@ from skae._validation import float_dtype, within_range
 WORST = {"contributions": 1, "elementwise_loss": 1, "reconstruction_loss": 1, "score": -1}
 
 
-class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimator, ABC):
+class ModuleEstimator(
+    DocumentationLinkMixin, CallbackSupportMixin, ArrayApiMixin, BaseEstimator, ABC
+):
     """An estimator around a module: how it is trained, applied to rows, copied and saved.
 
     Fitted, it has ``module_`` on the CPU and in evaluation mode, and ``device_``, the name of the

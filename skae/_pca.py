@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from skae._arrays import ArrayApiMixin
 from skae._decomposition import (
     EIGENSOLVERS,
     Decomposition,
@@ -79,7 +80,13 @@ def _is_plain(random_state: Any) -> bool:
     return random_state is None or isinstance(random_state, Integral)
 
 
-class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PCA(
+    DocumentationLinkMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    ArrayApiMixin,
+    BaseEstimator,
+):
     """Principal component analysis (PCA), exact and for data of any size.
 
     Signature, attributes and sign convention are those of

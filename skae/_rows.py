@@ -260,11 +260,18 @@ class Batch:
             return filled_shares(x.shape[0], n_parts, x.dtype, x.device)
         return equal_shares(x.shape[0], n_parts, x.dtype, x.device)
 
-    def cell_shares(self) -> Tensor:
+    def cell_shares(self, sizes: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Give the share of each cell in the weighted mean over rows of the mean of known cells.
 
-        Of shape (n_rows, 1) if all cells are known, else (n_rows, n_features).
+        Of shape (n_rows, 1) if all cells are known, else (n_rows, n_features). `sizes` says which
+        part of a cell of a table a feature is, see `Loss`.
         """
+        if sizes is not None:
+            size = sizes(self.x)  # (n_features,)
+            if self.known is None:
+                return self.shares() / size.sum()
+            known = self.known.to(self.x.dtype)
+            return self.shares() * (known / (known @ size).clamp(min=1.0)[:, None])
         if self.known is None:
             return self.shares(self.restored.shape[1])
         n_known = self.known.sum(dim=1, keepdim=True).clamp(min=1)

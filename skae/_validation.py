@@ -663,19 +663,28 @@ def fill_masked(X: Any) -> np.ndarray:
 
 def array_of_tensor(X: torch.Tensor, table: str) -> np.ndarray:
     """Turn a tensor in host memory into an array, without a copy if NumPy has its type."""
-    what = None
-    if X.is_nested or X.layout != torch.strided:
-        what = "is not dense", "to_dense()"
-    elif X.device.type != "cpu":
-        what = f"is on the device {str(X.device)!r}, and results are in host memory", "cpu()"
-    elif X.requires_grad:
-        what = "requires gradients, and results do not carry any", "detach()"
-    if what is not None:
-        raise NotNumbersError(f"{table} is a tensor that {what[0]}; pass {table}.{what[1]}.")
+    check_plain_tensor(X, table)
+    if X.device.type != "cpu":
+        raise NotNumbersError(
+            f"{table} is a tensor that is on the device {str(X.device)!r}, and results are in host "
+            f"memory; pass {table}.cpu(), or use sklearn.set_config(array_api_dispatch=True), with "
+            "which they are on the device of the rows."
+        )
     try:
         return X.resolve_conj().resolve_neg().numpy()
     except TypeError:  # bfloat16 and still shorter numbers
         return X.to(torch.float64).numpy()
+
+
+def check_plain_tensor(X: torch.Tensor, table: str) -> None:
+    """Raise an error for a tensor that has no dense cells, or gradients."""
+    what = None
+    if X.is_nested or X.layout != torch.strided:
+        what = "is not dense", "to_dense()"
+    elif X.requires_grad:
+        what = "requires gradients, and results do not carry any", "detach()"
+    if what is not None:
+        raise NotNumbersError(f"{table} is a tensor that {what[0]}; pass {table}.{what[1]}.")
 
 
 def check_two_axes(X: Any, estimator: BaseEstimator, table: str, given: Any = None) -> None:
