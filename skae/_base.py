@@ -352,6 +352,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 seeds=self._draw_seeds(len(progress.loss_curve)),
             )
             building_seed, training_seed = keeper.seeds
+            if completion is not None and not continued:
+                X, _, weights = given
+                completion = completion.trained(X, weights, int(self.max_iter), building_seed)
+                all_rows = complete_rows(completion, *given)
+                own_rows = None if own is None else complete_rows(completion, *own)
             with private_random_numbers(building_seed, CPU):
                 n_components, linear = self._count_components(all_rows, continued, completion)
                 # What a seed means includes the order of the draws: of weights, of rows held out.
