@@ -469,12 +469,12 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             return rows, None
         completion = Completion.from_arrays(self._completion)
         gaps = np.flatnonzero(unknown.any(axis=1))
+        rows = np.array(rows)  # also those of a file
         with torch_at_work(CPU):
             filled = completion.fill(rows[gaps])
         for _ in range(completion.n_rounds):
             own = completion.bounded(self._apply("reconstruct", filled))
             filled = np.where(unknown[gaps], own, filled)
-        rows = rows.copy()
         rows[gaps] = filled
         return within_range(rows), ~unknown
 

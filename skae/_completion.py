@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from skae._blocks import BlockTable
 from skae._decomposition import LinearCode, linear_code_of_moments
 from skae._moments import column_means
 from skae._restorer import corrections, train_restorer
@@ -65,8 +66,7 @@ class Completion:
         ValueError
             If a column has no known cell.
         """
-        X = X.toarray() if sparse.issparse(X) else X
-        X, weights = rows_with_known_cells(X, sample_weight, names)
+        X, weights = rows_with_known_cells(dense(X), sample_weight, names)
         center, deviation = np.nanmean(X, axis=0), np.nanstd(X, axis=0)
         deviation = np.where(deviation > 0.0, deviation, 1.0)
         rows = (X - center) / deviation
@@ -77,8 +77,7 @@ class Completion:
         self, X: Any, sample_weight: np.ndarray | None, n_epochs: int, seed: int
     ) -> Completion:
         """Add networks that restore hidden cells of the rows better, if there are such networks."""
-        X = X.toarray() if sparse.issparse(X) else X
-        X, weights = rows_with_known_cells(X, sample_weight, None)
+        X, weights = rows_with_known_cells(dense(X), sample_weight, None)
         rows = self.standardized(X)
         network = train_restorer(self.gaussian, rows, weights / weights.mean(), n_epochs, seed)
         return replace(self, network=network)
@@ -168,9 +167,19 @@ class Completion:
         return cls(arrays["center"], arrays["deviation"], gaussian, *others)
 
 
+def dense(table: Any) -> np.ndarray:
+    """Give a table of any kind as an array."""
+    return table.toarray() if sparse.issparse(table) else np.asarray(table)
+
+
 def has_gaps(*tables: Any) -> bool:
     """Whether a cell of validated tables, None for those that are not there, is unknown."""
     return any(table is not None and unknown_cells(table, "") is not None for table in tables)
+
+
+def in_memory(table: Any) -> Any:
+    """Read a table in a file, if it has unknown cells to be filled."""
+    return np.asarray(table) if isinstance(table, BlockTable) and has_gaps(table) else table
 
 
 def lacks_columns(rows: Rows) -> bool:
@@ -184,6 +193,7 @@ def complete_rows(
     """Turn validated tables into rows, with their unknown cells filled if there are any."""
     if completion is None:
         return to_rows(X, X_clean, weights)
+    X, X_clean = in_memory(X), in_memory(X_clean)
     restored = X if X_clean is None else X_clean
     known = ~np.isnan(restored) if has_gaps(restored) else None
     if has_gaps(X):
