@@ -353,6 +353,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 seeds=self._draw_seeds(len(progress.loss_curve)),
             )
             building_seed, training_seed = keeper.seeds
+            if completion is not None and not continued:
+                X, _, weights = given
+                completion = completion.trained(X, weights, int(self.max_iter), building_seed)
+                all_rows = complete_rows(completion, *given)
+                own_rows = None if own is None else complete_rows(completion, *own)
             with private_random_numbers(building_seed, CPU):
                 n_components, linear = self._count_components(all_rows, continued, completion)
                 # What a seed means includes the order of the draws: of weights, of rows held out.
@@ -467,12 +472,12 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             return rows, None
         completion = Completion.from_arrays(self._completion)
         gaps = np.flatnonzero(unknown.any(axis=1))
+        rows = np.array(rows)  # also those of a file
         with torch_at_work(CPU):
             filled = completion.fill(rows[gaps])
         for _ in range(completion.n_rounds):
             own = completion.bounded(self._apply("reconstruct", filled))
             filled = np.where(unknown[gaps], own, filled)
-        rows = rows.copy()
         rows[gaps] = filled
         return within_range(rows), ~unknown
 
