@@ -50,7 +50,7 @@ from skae._random import (
     random_numbers_of_the_process,
 )
 from skae._rollback import unchanged_on_failure
-from skae._rows import Rows, hold_out
+from skae._rows import Rows, split_rows
 from skae._solvers import SOLVERS
 from skae._training import (
     Descent,
@@ -536,9 +536,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 f"validation_fraction={self.validation_fraction} of {n_rows} rows leaves none "
                 "to train on; use a smaller fraction or early_stopping=False."
             )
-        kept, held_out = hold_out(n_rows, n_held_out, progress.held_out)
-        progress.held_out = held_out.numpy()
-        return rows.take(kept), rows.take(held_out)
+        kept, held_out, numbers = split_rows(rows, n_held_out, progress.held_out)
+        progress.held_out = numbers.numpy()
+        return kept, held_out
 
     def _is_anchored(self) -> bool:
         return self.init == "pca" and self.network is None

@@ -16,6 +16,7 @@ from scipy.sparse.linalg import LinearOperator, svds
 from sklearn.utils import check_random_state
 from torch import Tensor
 
+from skae._blocks import BlockTable
 from skae._device import is_memory_mapped, matrix_fits
 from skae._linalg import (
     flip_signs,
@@ -450,7 +451,8 @@ def solve_randomized(problem: Problem) -> Decomposition:
             yield rows, torch.from_numpy(block).to(device)
 
     # Data in memory is centred once; a memory map, block by block for every product.
-    in_memory = None if is_memory_mapped(X) else torch.cat([block for _, block in blocks()])
+    is_in_file = is_memory_mapped(X) or isinstance(X, BlockTable)
+    in_memory = None if is_in_file else torch.cat([block for _, block in blocks()])
 
     def multiply(columns: Tensor) -> Tensor:
         if in_memory is not None:
@@ -773,7 +775,7 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
     n_directions = min(n_samples, n_features)
     is_count = isinstance(n_components, Integral)
     # The network computes in the dtype of X, which takes smaller variances for nothing.
-    rounding_of_network = n_features * float(np.finfo(X.dtype).eps)
+    rounding_of_network = n_features * float(np.finfo(float_dtype(X)).eps)
     problem = Problem(
         X,
         sample_weight,
@@ -785,7 +787,7 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
         negligible=rounding_of_network,
     )
     found = decompose(problem, "covariance_eigh" if n_samples >= n_features else "gram_eigh")
-    return shortened(found, n_components, n_directions, X.dtype)
+    return shortened(found, n_components, n_directions, float_dtype(X))
 
 
 def linear_code_of_moments(

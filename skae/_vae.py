@@ -48,6 +48,9 @@ MIN_POINTS = 32
 # Variance over the rows from which a posterior mean counts as active (Burda et al. 2016).
 ACTIVE_VARIANCE = 0.01
 
+# Rows of a table in a file whose codes tell which components are active.
+MAX_CODES = 2**16
+
 
 def posterior_variance(logit: Tensor) -> Tensor:
     """Variance given as a logit, smoothly between the smallest one and that of the prior.
@@ -822,7 +825,7 @@ class VAETransformer(BaseAutoencoder):
 
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         assert isinstance(module, VariationalAutoencoder)
-        codes, weights = encode_rows(module.eval().encode, rows).source()
+        codes, weights = encode_rows(module.eval().encode, rows.spread_over(MAX_CODES)).source()
         centred = codes - np.average(codes, axis=0, weights=weights)
         variances = np.average(np.square(centred), axis=0, weights=weights)
         noise_variance: Any = module.noise_variance()

@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from skae._blocks import ArrowTable, BlockTable, check_length, is_arrow_source, map_of
 from skae._sklearn_compat import _check_feature_names, _check_sample_weight, _get_feature_names
 
 FLOATS = (np.float64, np.float32)
@@ -85,7 +86,7 @@ def validate_table(
             return X
     X = native_table(X)
     check_names(estimator, X, reset)
-    if not reset and isinstance(X, np.ndarray) and X.dtype.kind in "iu":
+    if isinstance(X, np.ndarray) and X.dtype.kind in "iu" and (not reset or map_of(X) is not None):
         dtype = None
     numbers = read_table(
         X,
@@ -134,7 +135,14 @@ def read_table(
     """
     owner = name_of(estimator)
     X = native_table(X, table)
-    if isinstance(X, np.memmap) and X.dtype.kind in "iu":
+    check_length(X)
+    if isinstance(X, BlockTable):
+        check_rows(X, owner, ensure_min_samples)
+        if ensure_all_finite:
+            allow_nan = ensure_all_finite == "allow-nan"
+            check_finite(X, owner, X.column_names, allow_nan=allow_nan, table=table)
+        return X
+    if map_of(X) is not None and X.dtype.kind in "iu":
         dtype = None
     numbers = to_numbers(X, estimator, table)
     if sparse.issparse(numbers) and not accept_sparse:
@@ -157,6 +165,16 @@ def read_table(
         allow_nan = ensure_all_finite == "allow-nan"
         check_finite(numbers, owner, column_labels(X), allow_nan=allow_nan, table=table)
     return numbers
+
+
+def check_rows(X: BlockTable, owner: str, ensure_min_samples: int) -> None:
+    """Raise a ValueError if a table in a file has too few rows or no columns, as scikit-learn."""
+    for size, wanted, what in ((len(X), ensure_min_samples, "sample"), (X.shape[1], 1, "feature")):
+        if size < wanted:
+            raise ValueError(
+                f"Found array with {size} {what}(s) (shape={X.shape}) while a minimum of {wanted} "
+                f"is required by {owner}."
+            )
 
 
 def float_dtype(X: Any) -> np.dtype:
@@ -212,6 +230,8 @@ def validate_codes(estimator: BaseEstimator, X: Any) -> np.ndarray:
         return X
     X = native_table(X)
     codes = read_table(X, estimator)
+    if isinstance(codes, BlockTable):
+        codes = np.asarray(codes)
     codes = codes.astype(float_dtype(codes), copy=False)
     owner = name_of(estimator)
     if codes.shape[1] != estimator.n_components_:
@@ -566,6 +586,10 @@ def native_table(X: Any, table: str = "X") -> Any:
     """Turn a table into one of which scikit-learn can take rows and see the names of columns."""
     if isinstance(X, torch.Tensor):
         return array_of_tensor(X, table)
+    if isinstance(X, BlockTable):
+        return X
+    if is_arrow_source(X):
+        return ArrowTable(X, table)
     if hasattr(X, "collect_schema") and hasattr(X, "collect"):
         raise TypeError(
             f"{table} is a {type(X).__name__}, whose values are not computed yet; pass "
@@ -612,6 +636,8 @@ def columns_of(X: Any) -> Iterable[Any] | None:
 
 def column_labels(X: Any) -> Sequence[Any] | None:
     """Names of the columns of a DataFrame, of any type."""
+    if isinstance(X, BlockTable):
+        return X.column_names
     if columns_of(X) is None:
         return None
     return list(X.column_names if hasattr(X, "column_names") else X.columns)
@@ -745,6 +771,8 @@ def names_of(X: Any) -> np.ndarray | None:
     """Names of the columns if all of them are text."""
     if isinstance(X, np.ndarray | list | torch.Tensor) or sparse.issparse(X):
         return None  # looking for them would take longer than one row through a network
+    if isinstance(X, BlockTable):
+        return None if X.column_names is None else np.asarray(X.column_names, dtype=object)
     return _get_feature_names(X)
 
 
@@ -761,6 +789,8 @@ def check_names(estimator: BaseEstimator, X: Any, reset: bool) -> None:
             stacklevel=2,
         )
     elif reset or names is not None:
+        if isinstance(X, BlockTable):
+            X = pd.DataFrame(columns=X.column_names)
         _check_feature_names(estimator, X, reset=reset)
 
 
