@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skae._checkpoint import Keeper
 from skae._device import (
     CPU,
     FLOATS,
@@ -29,7 +30,7 @@ from skae._module_estimator import ModuleEstimator
 from skae._random import generator, normal_like, private_random_numbers, uniform_like
 from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
-from skae._rows import DenseTable, Rows
+from skae._rows import DenseTable, Rows, to_rows
 from skae._rules import (
     TIE,
     Prediction,
@@ -962,6 +963,11 @@ class DenoisingEnsemble(ModuleEstimator):
     def _fit(self, X: Any, sample_weight: ArrayLike | None) -> None:
         X, weights = self._validate_training_data(X, sample_weight)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        context = self._init_callback_context(max_subtasks=self._n_epochs(len(X)))
+        keeper = Keeper(
+            self, context, lambda: {"": (to_rows(X, None, weights), X.dtype)}, 0, (seed,)
+        )
+        (seed,) = keeper.seeds
         building_seed, training_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
         rng = np.random.default_rng(seed)
 
@@ -979,16 +985,18 @@ class DenoisingEnsemble(ModuleEstimator):
         )
         step_size = BATCH_SIZE * sum(weight.numel() for weight in module.parameters())
         device = resolve_device(self.device, large=step_size >= LARGE_STEP)
-        progress = Progress()
-        n_epochs = math.ceil(self._n_steps / math.ceil(len(rows) / BATCH_SIZE))
+        progress = keeper.begin(Progress())
         with self._training(
-            self._init_callback_context(max_subtasks=n_epochs),
+            context,
             {"X": X, "sample_weight": sample_weight},
             seed=training_seed,
             device=device,
             n_threads=n_threads(step_size),
             fitted_attributes=lambda: self._fitted_attributes(module, device, progress),
+            keeper=keeper,
+            module=module,
         ) as reporter:
+            n_epochs = self._n_epochs(len(rows))
             train_experts(module.to(device), rows.to(device), progress, n_epochs, reporter)
             with torch.no_grad():
                 module.to(CPU).calibrate(seen)
@@ -996,6 +1004,9 @@ class DenoisingEnsemble(ModuleEstimator):
                 if not self.contaminated:
                     module.prefer_what_sees_broken_rows(seen, rng)
             self.__dict__.update(self._fitted_attributes(module, device, progress))
+
+    def _n_epochs(self, n_rows: int) -> int:
+        return math.ceil(self._n_steps / math.ceil(n_rows / BATCH_SIZE))
 
     def _fitted_attributes(
         self, module: Experts, device: torch.device, progress: Progress

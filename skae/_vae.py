@@ -17,16 +17,17 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder, Start
+from skae._block_losses import activation_of, loss_of
 from skae._checks import warn_of_small_columns
 from skae._decomposition import probabilistic_pca
-from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance
+from skae._losses import VARIANCE_FLOOR, learned_variance, mean_of_cells
 from skae._random import normal_like
 from skae._rows import INFERENCE_BATCH_SIZE, Batch, Rows
 from skae._sklearn_compat import Interval, StrOptions, validate_parameter_constraints
 from skae._torch_compat import sigmoid_backward
 from skae._training import ByHand, TrainableModule, encode_rows, mean_squared_residual
 from skae.networks._chain import Activated, Chain, OwnWeights, chained
-from skae.networks._dense import OUTPUT_ACTIVATIONS, Network
+from skae.networks._dense import Network
 
 # Smallest variance of a posterior, exp(-20). Where the data has little noise variances do fall to
 # exp(-14), and float32 cannot tell a mean from one that is exp(-10) away.
@@ -46,6 +47,9 @@ MIN_POINTS = 32
 
 # Variance over the rows from which a posterior mean counts as active (Burda et al. 2016).
 ACTIVE_VARIANCE = 0.01
+
+# Rows of a table in a file whose codes tell which components are active.
+MAX_CODES = 2**16
 
 
 def posterior_variance(logit: Tensor) -> Tensor:
@@ -127,10 +131,10 @@ class VariationalAutoencoder(TrainableModule):
         posterior.
     decoder : nn.Module
         (batch, n_components) -> (batch, n_features).
-    loss : str
-        Key of `LOSSES`. Its density is the likelihood.
+    loss : str or sequence of tuple
+        As `loss_of` takes it. Its density is the likelihood.
     output_activation : str
-        Key of `OUTPUT_ACTIVATIONS`.
+        As `activation_of` takes it.
     n_features, n_components : int
     noise_variance : float or None
         Variance of the likelihood, if it has any; None learns it.
@@ -147,7 +151,7 @@ class VariationalAutoencoder(TrainableModule):
         encoder: nn.Module,
         decoder: nn.Module,
         *,
-        loss: str,
+        loss: Any,
         output_activation: str,
         n_features: int,
         n_components: int,
@@ -156,7 +160,7 @@ class VariationalAutoencoder(TrainableModule):
         beta_warmup: int,
     ) -> None:
         super().__init__()
-        self._loss = LOSSES[loss]
+        self._loss = loss_of(loss)
         self._density = self._loss.density
         self._noise_variance = noise_variance
         self._beta = self._warm_beta = beta
@@ -164,10 +168,10 @@ class VariationalAutoencoder(TrainableModule):
         self.n_warmup_epochs = max(beta_warmup - 1, 0)  # the last one has the full weight
         self.encoder = encoder
         self.decoder = decoder
-        self.output_activation = OUTPUT_ACTIVATIONS[output_activation]()
+        self.output_activation = activation_of(self._loss, output_activation)
         self.logit = nn.Parameter(torch.zeros(n_components, dtype=torch.float32))
         if self._density.has_variance and noise_variance is None:
-            n_variances = n_features if self._loss.learns_variance else 1
+            n_variances = n_features if self._density.by_feature else 1
             self.scaled_log_noise = nn.Parameter(torch.zeros(n_variances, dtype=torch.float32))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,9 +201,9 @@ class VariationalAutoencoder(TrainableModule):
         variance = (self.noise_variance(),) if self._loss.learns_variance else ()
         return self._loss.elementwise(self._output(self.encode(x), x), x, *variance)
 
-    def reconstruction_loss(self, x: Tensor) -> Tensor:
-        """Mean of `elementwise_loss` over the features, (batch,)."""
-        return self.elementwise_loss(x).mean(dim=-1)
+    def reconstruction_loss(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """Mean of `elementwise_loss` over the known features, (batch,)."""
+        return mean_of_cells(self.elementwise_loss(x), known, self._loss.cell_sizes)
 
     def noise_variance(self) -> Tensor | None:
         """Variance of the likelihood, of shape (1,) or (n_features,); None if it has none."""
@@ -325,8 +329,8 @@ class VariationalAutoencoder(TrainableModule):
         beta = self._warm_beta if self.training else self._beta
         return losses[..., 0] + beta * losses[..., 1]
 
-    def score(self, x: Tensor, n_importance_samples: int) -> Tensor:
-        """Lower bound of log p(x) in nats, (batch,).
+    def score(self, x: Tensor, n_importance_samples: int, known: Tensor | None = None) -> Tensor:
+        """Lower bound of log p(x) in nats, or of that of the known cells, (batch,).
 
         The evidence lower bound, or with several samples that of importance weights.
         """
@@ -342,7 +346,8 @@ class VariationalAutoencoder(TrainableModule):
         for chunk in points.to(x).split(max(1, INFERENCE_BATCH_SIZE // n_rows)):
             z = mean + chunk[:, None] * std  # (n_points of the chunk, batch, n_components)
             rows = x.expand(len(chunk), *x.shape).flatten(0, 1)
-            log_weight = -self.negative_log_likelihood(z.flatten(0, 1), rows)
+            cells = None if known is None else known.expand(len(chunk), *x.shape).flatten(0, 1)
+            log_weight = -self.negative_log_likelihood(z.flatten(0, 1), rows, cells)
             log_weight = log_weight.reshape(len(chunk), n_rows)
             if weighted:
                 # log p(z) - log q(z|x)
@@ -400,13 +405,15 @@ class VAETransformer(BaseAutoencoder):
         order. "random" is the plain network with Glorot's weights, which is the start of Keras.
     use_bias : bool, default=True
         Whether layers add a bias. If False, centre the columns of X.
-    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"}, \
-            default="squared_error"
+    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"} or list of \
+            tuple, default="squared_error"
         Likelihood p(x|z). "squared_error" is a normal distribution with one variance for all
         features; "gaussian" is one with a variance for each feature; "absolute_error" is a Laplace
         distribution with one variance for all features, whose tails are longer; "bernoulli" is for
         binary values, and takes shares such as pixels in [0, 1] too, for which it is not a density;
-        "poisson" is for counts.
+        "poisson" is for counts. A list such as
+        ``[("categorical", 5), ("squared_error", 1)]`` gives blocks of columns losses of their own,
+        see the user guide.
     output_activation : "auto" or one of the activations, default="auto"
         Activation of the reconstruction. "auto" is "logistic" for the loss "bernoulli",
         "exponential" for "poisson", and "identity" for the others.
@@ -581,9 +588,8 @@ class VAETransformer(BaseAutoencoder):
         network: Network | None = None,
         init: Literal["pca", "random"] = "pca",
         use_bias: bool = True,
-        loss: Literal[
-            "squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"
-        ] = "squared_error",
+        loss: Literal["squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"]
+        | Sequence[tuple] = "squared_error",
         output_activation: str = "auto",
         noise_variance: float | Literal["learned"] = "learned",
         beta: float = 1.0,
@@ -723,7 +729,7 @@ class VAETransformer(BaseAutoencoder):
             Standard deviation along each component. Where a component carries nothing about the
             row, it is that of the prior, one.
         """
-        moments = self._apply("posterior_moments", self._validate_rows(X))
+        moments = self._apply("posterior_moments", self._read(X)[0])
         return moments[:, : self.n_components_], moments[:, self.n_components_ :]
 
     def sample(
@@ -762,7 +768,7 @@ class VAETransformer(BaseAutoencoder):
         X = self._apply("decode", rng.standard_normal((int(n_samples), self.n_components_)))
         if not with_noise:
             return X
-        density = LOSSES[self._fitted_loss].density
+        density = loss_of(self._fitted_loss).density
         return density.sample(X, self.noise_variance_, rng)
 
     def _build_module(
@@ -796,13 +802,14 @@ class VAETransformer(BaseAutoencoder):
         projection = (variances / noise)[:, np.newaxis] * loadings
         self._anchor((encoder, decoder), start.linear, projection, loadings)
         # Of huge columns it is infinite in float32, which training says in words.
-        module.start_noise_variance(torch.full((n_features,), noise, dtype=torch.float64).float())
+        noise_by_feature = np.full(n_features, noise) / np.square(start.linear.scales)
+        module.start_noise_variance(torch.from_numpy(noise_by_feature).float())
         module.start_posterior_variance(torch.from_numpy(variances))
         return module
 
     def _check_likelihood(self) -> None:
-        loss = LOSSES[self.loss]
-        shares_variance = loss.density.has_variance and not loss.learns_variance
+        density = loss_of(self.loss).density
+        shares_variance = density.has_variance and not density.by_feature
         if self.noise_variance != "learned" and not shares_variance:
             raise ValueError(
                 f"noise_variance={self.noise_variance} fixes one variance for all features, which "
@@ -818,7 +825,7 @@ class VAETransformer(BaseAutoencoder):
 
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         assert isinstance(module, VariationalAutoencoder)
-        codes, weights = encode_rows(module.eval().encode, rows).source()
+        codes, weights = encode_rows(module.eval().encode, rows.spread_over(MAX_CODES)).source()
         centred = codes - np.average(codes, axis=0, weights=weights)
         variances = np.average(np.square(centred), axis=0, weights=weights)
         noise_variance: Any = module.noise_variance()
@@ -826,7 +833,7 @@ class VAETransformer(BaseAutoencoder):
             noise_variance = float(self.noise_variance)
         elif noise_variance is not None:
             noise_variance = noise_variance.detach().cpu().double().numpy()
-            if not LOSSES[self.loss].learns_variance:
+            if not loss_of(self.loss).density.by_feature:
                 noise_variance = float(noise_variance[0])
         return {
             "active_units_": int(np.count_nonzero(variances > ACTIVE_VARIANCE)),

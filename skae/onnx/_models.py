@@ -83,6 +83,7 @@ def autoencoder_outputs(graph: Graph, model: Any, x: str) -> Outputs:
     Losses are computed in float64: the sums of float32 lose digits that are not worth the time
     that they save.
     """
+    check_loss(model)
     module, loss = model.module_, LOSSES[model._fitted_loss]
     wide = graph.in_float64()
     is_variational = isinstance(model, VAETransformer)
@@ -151,6 +152,15 @@ def autoencoder_outputs(graph: Graph, model: Any, x: str) -> Outputs:
         "reconstruction_error": error,
         "score_samples": bound if is_variational else lambda: (wide, wide.node("Neg", error()[1])),
     }
+
+
+def check_loss(model: Any) -> None:
+    """Raise a ValueError if the loss is put together from those of blocks."""
+    if not isinstance(model._fitted_loss, str):
+        raise ValueError(
+            f"A {type(model).__name__} whose loss is a list of blocks cannot be converted to ONNX; "
+            "use one loss for all columns."
+        )
 
 
 def check_one_sample(model: VAETransformer) -> None:
