@@ -18,7 +18,6 @@ from sklearn.utils import get_tags
 from sklearn.utils._array_api import get_namespace_and_device, move_estimator_to, move_to
 from sklearn.utils.estimator_checks import (
     check_array_api_input_and_values,
-    check_array_api_mixed_inputs,
     check_array_api_same_namespace,
 )
 
