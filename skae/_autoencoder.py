@@ -11,9 +11,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from skae._arrays import ArrayApiMixin
 from skae._base import BaseAutoencoder, Start
 from skae._block_losses import activation_of, loss_of
 from skae._checks import warn_of_small_columns
+from skae._device_array import on_host
 from skae._losses import (
     VARIANCE_FLOOR,
     learned_variance,
@@ -90,13 +92,13 @@ class Autoencoder(TrainableModule):
         """Loss of every cell, (batch, n_features)."""
         return self._loss_of_code(self.encode(x), x)
 
-    def reconstruction_loss(self, x: Tensor) -> Tensor:
-        """Loss of every row, (batch,)."""
-        return mean_of_cells(self.elementwise_loss(x), None, self._cell_sizes)
+    def reconstruction_loss(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """Loss of every row, over its known cells if not all are known, (batch,)."""
+        return mean_of_cells(self.elementwise_loss(x), known, self._cell_sizes)
 
-    def score(self, x: Tensor) -> Tensor:
+    def score(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """Minus the loss of every row, (batch,)."""
-        return -self.reconstruction_loss(x)
+        return -self.reconstruction_loss(x, known)
 
     def loss(self, x: Tensor, target: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """Loss of the reconstruction of a target and penalties, (batch,).
@@ -220,7 +222,7 @@ def build_autoencoder(
     return module
 
 
-class LossContributionsMixin:
+class LossContributionsMixin(ArrayApiMixin):
     """Contributions to a score that is minus the mean of the loss over the features."""
 
     def contributions(self, X: ArrayLike) -> np.ndarray:
@@ -234,12 +236,18 @@ class LossContributionsMixin:
         Returns
         -------
         contributions : ndarray of shape (n_samples, n_features)
-            Loss of each cell over the number of features. The contributions of a row sum to minus
-            its score.
+            Loss of each cell over the number of known cells of its row. The contributions of a row
+            sum to minus its score; those of unknown cells are zero.
         """
         losses = self.reconstruction_error(X, per_feature=True)  # type: ignore[attr-defined]
-        n_columns = loss_of(self._fitted_loss).n_columns(losses.shape[1])  # type: ignore[attr-defined]
-        return losses / n_columns
+        losses = on_host(losses)
+        loss = loss_of(self._fitted_loss)  # type: ignore[attr-defined]
+        unknown = np.isnan(losses)
+        if not unknown.any():
+            return losses / loss.n_columns(losses.shape[1])
+        sizes = 1.0 if loss.cell_sizes is None else loss.cell_sizes(torch.from_numpy(losses))
+        n_known = (~unknown * np.asarray(sizes, losses.dtype)).sum(axis=1, keepdims=True)
+        return np.where(unknown, 0.0, losses) / np.maximum(n_known, 1.0)
 
 
 class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):

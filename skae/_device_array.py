@@ -83,6 +83,14 @@ class DeviceArray:
         """Change the dtype."""
         return DeviceArray(self.tensor.to(TORCH_DTYPES[np.dtype(dtype)], copy=copy))
 
+    def copy(self) -> DeviceArray:
+        """Copy it on its device."""
+        return DeviceArray(self.tensor.clone())
+
+    def isnan(self) -> DeviceArray:
+        """Tell which cells are NaN."""
+        return DeviceArray(self.tensor.isnan())
+
     def sum(self) -> float:
         """Sum of all cells."""
         return float(self.tensor.sum())

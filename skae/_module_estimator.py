@@ -113,8 +113,11 @@ class ModuleEstimator(
         ):
             yield reporter
 
-    def _apply(self, method: str, X: Any, *arguments: Any) -> Any:
-        """Apply a method of the fitted module to rows, in their dtype."""
+    def _apply(self, method: str, X: Any, *arguments: Any, known: np.ndarray | None = None) -> Any:
+        """Apply a method of the fitted module to rows, in their dtype.
+
+        If not all cells are known, the method's last argument are those that are.
+        """
         device, dtype = torch.device(self.device_), TORCH_DTYPE[float_dtype(X).name]
         if isinstance(X, DeviceArray):
             device = X.device  # wherever the training was
@@ -126,7 +129,9 @@ class ModuleEstimator(
             module = copy_to(module, device, dtype)
         function = getattr(module, method)
         with torch_at_work(device), threads(self._threads_to_apply(X.shape)):
-            results = in_batches(lambda batch: function(batch, *arguments), X, device)
+            results = in_batches(
+                lambda batch, *cells: function(batch, *arguments, *cells), X, device, known
+            )
         return within_range(results, WORST.get(method))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -20,6 +20,15 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from skae._blocks import (
+    ArrowTable,
+    BlockTable,
+    DaskTable,
+    check_length,
+    is_arrow_source,
+    is_dask,
+    map_of,
+)
 from skae._device_array import DeviceArray, on_host
 from skae._sklearn_compat import _check_feature_names, _check_sample_weight, _get_feature_names
 
@@ -61,7 +70,7 @@ def validate_table(
     reset : bool, default=True
         Whether this is a fit, from which later tables take number and names of columns.
     accept_sparse, ensure_min_samples, ensure_all_finite
-        As in `sklearn.utils.check_array`. Sparse cells are always checked.
+        As in `sklearn.utils.check_array`. Sparse cells are always checked, and none may be NaN.
     dtype : {(numpy.float64, numpy.float32), None}
         What numbers become that are neither; None leaves them.
 
@@ -77,7 +86,7 @@ def validate_table(
         If X is no table, or has the wrong columns, or holds a cell that is no number, unknown or
         infinite; with the columns, and what to do.
     """
-    check_cells = ensure_all_finite is True
+    check_cells = ensure_all_finite is not False
     if not hasattr(estimator, "feature_names_in_"):
         n_columns = None if reset else estimator.n_features_in_
         if is_ready(X, n_columns, ensure_min_samples, check_cells):
@@ -86,7 +95,7 @@ def validate_table(
             return X
     X = native_table(X)
     check_names(estimator, X, reset)
-    if not reset and isinstance(X, np.ndarray) and X.dtype.kind in "iu":
+    if isinstance(X, np.ndarray) and X.dtype.kind in "iu" and (not reset or map_of(X) is not None):
         dtype = None
     numbers = read_table(
         X,
@@ -96,7 +105,12 @@ def validate_table(
         ensure_min_samples=ensure_min_samples,
         ensure_all_finite=ensure_all_finite,
     )
-    n_features = numbers.shape[1]
+    check_width(estimator, numbers.shape[1], reset)
+    return numbers
+
+
+def check_width(estimator: BaseEstimator, n_features: int, reset: bool) -> None:
+    """Set or compare the number of columns."""
     if reset:
         estimator.n_features_in_ = n_features
     elif n_features != estimator.n_features_in_:
@@ -104,7 +118,23 @@ def validate_table(
             f"X has {n_features} features, but {name_of(estimator)} is expecting "
             f"{estimator.n_features_in_} features as input."
         )
-    return numbers
+
+
+def validate_columns(estimator: BaseEstimator, names: Any, n_features: int, *, reset: bool) -> None:
+    """Set or check the columns of an estimator for a table that is somewhere else.
+
+    Parameters
+    ----------
+    estimator : estimator
+    names : DataFrame or None
+        One with the names of the columns; None if they have none.
+    n_features : int
+        Number of columns.
+    reset : bool
+        As in `validate_table`.
+    """
+    check_names(estimator, np.empty((0, n_features)) if names is None else names, reset)
+    check_width(estimator, n_features, reset)
 
 
 def read_table(
@@ -135,7 +165,14 @@ def read_table(
     """
     owner = name_of(estimator)
     X = native_table(X, table)
-    if isinstance(X, np.memmap) and X.dtype.kind in "iu":
+    check_length(X)
+    if isinstance(X, BlockTable):
+        check_rows(X, owner, ensure_min_samples)
+        if ensure_all_finite:
+            allow_nan = ensure_all_finite == "allow-nan"
+            check_finite(X, owner, X.column_names, allow_nan=allow_nan, table=table)
+        return X
+    if map_of(X) is not None and X.dtype.kind in "iu":
         dtype = None
     if isinstance(X, DeviceArray):
         return read_device_table(X, owner, table, dtype, ensure_min_samples, ensure_all_finite)
@@ -164,16 +201,29 @@ def read_table(
 
 def read_device_table(
     X: DeviceArray, owner: str, table: str, dtype: Any, min_samples: int, finite: bool | str
-) -> DeviceArray:
-    """Do what `read_table` does, with a table on an accelerator."""
-    # What scikit-learn says of shapes, without the cells.
-    shape_alone = np.broadcast_to(np.zeros((), X.dtype), X.shape)
-    check_array(shape_alone, ensure_min_samples=min_samples, estimator=owner, input_name=table)
+) -> DeviceArray | np.ndarray:
+    """Do what `read_table` does, with a table on an accelerator.
+
+    One with unknown cells, if these are allowed, comes to the host.
+    """
+    check_rows(X, owner, min_samples)
     if isinstance(dtype, type):
         X = X.astype(dtype, copy=False)
     if finite:
         check_finite(X, owner, allow_nan=finite == "allow-nan", table=table)
+    if finite == "allow-nan" and not has_finite_sum(X):
+        return X.to_host()
     return X
+
+
+def check_rows(X: Any, owner: str, ensure_min_samples: int) -> None:
+    """Raise a ValueError if a table has too few rows or no columns, in scikit-learn's words."""
+    for size, wanted, what in ((len(X), ensure_min_samples, "sample"), (X.shape[1], 1, "feature")):
+        if size < wanted:
+            raise ValueError(
+                f"Found array with {size} {what}(s) (shape={X.shape}) while a minimum of {wanted} "
+                f"is required by {owner}."
+            )
 
 
 def float_dtype(X: Any) -> np.dtype:
@@ -229,6 +279,8 @@ def validate_codes(estimator: BaseEstimator, X: Any) -> np.ndarray:
         return X
     X = native_table(X)
     codes = read_table(X, estimator)
+    if isinstance(codes, BlockTable):
+        codes = np.asarray(codes)
     codes = codes.astype(float_dtype(codes), copy=False)
     owner = name_of(estimator)
     if codes.shape[1] != estimator.n_components_:
@@ -282,8 +334,7 @@ def validate_weights(sample_weight: ArrayLike, X: Any) -> np.ndarray:
 
 def mean_score(scores: Any, sample_weight: ArrayLike | None) -> float:
     """Weighted mean of the scores of rows, in float64; the lowest number if none can hold it."""
-    scores = on_host(scores)
-    scores = scores.astype(np.float64, copy=False)
+    scores = np.asarray(on_host(scores)).astype(np.float64, copy=False)
     weights = None
     if sample_weight is not None:
         weights = validate_weights(sample_weight, scores[:, np.newaxis])
@@ -505,7 +556,7 @@ def check_finite(
     labels : sequence, default=None
         Names of the columns; None counts them.
     allow_nan : bool, default=False
-        Whether NaN is taken for an unknown cell.
+        Whether NaN is taken for an unknown cell, of dense tables.
     table : str, default="X"
         Name of the table, for the message.
     """
@@ -514,10 +565,11 @@ def check_finite(
     if has_finite_sum(X.data if sparse.issparse(X) else X):
         return
     counts = count_by_column(X, np.isnan)
-    if counts.any() and not allow_nan:
+    if counts.any() and (sparse.issparse(X) or not allow_nan):
+        where = " in sparse tables" * sparse.issparse(X)
         raise ValueError(
             f"Input {table} contains NaN: {counted(counts, labels, 'unknown')}. {owner} does not "
-            "take unknown cells yet. Drop these rows or columns, or fill the cells first, for "
+            f"take unknown cells{where}. Drop these rows or columns, or fill the cells first, for "
             "example by SimpleImputer in a Pipeline."
         )
     counts = count_by_column(X, np.isinf)
@@ -527,6 +579,34 @@ def check_finite(
             f"{counted(counts, labels, 'such')}. {owner} takes finite numbers. Drop these rows, "
             "or replace the cells by the largest value that can occur."
         )
+
+
+def unknown_cells(
+    X: Any, owner: str, labels: Sequence[Any] | None = None, *, table: str = "X"
+) -> np.ndarray | None:
+    """Find the unknown cells of a validated table that may have some.
+
+    Parameters
+    ----------
+    X : ndarray or sparse matrix of shape (n_samples, n_features)
+    owner, labels, table
+        As in `check_finite`.
+
+    Returns
+    -------
+    ndarray of bool of shape (n_samples, n_features) or None
+        None if all cells are known.
+
+    Raises
+    ------
+    ValueError
+        If a cell is infinite; it names the columns.
+    """
+    if sparse.issparse(X) or X.dtype.kind != "f" or has_finite_sum(X):
+        return None
+    check_finite(X, owner, labels, allow_nan=True, table=table)
+    unknown = on_host(X.isnan()) if isinstance(X, DeviceArray) else np.isnan(np.asarray(X))
+    return unknown if unknown.any() else None
 
 
 def count_by_column(X: Any, is_bad: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -560,6 +640,12 @@ def native_table(X: Any, table: str = "X") -> Any:
     """Turn a table into one of which scikit-learn can take rows and see the names of columns."""
     if isinstance(X, torch.Tensor):
         return array_of_tensor(X, table)
+    if isinstance(X, BlockTable):
+        return X
+    if is_arrow_source(X):
+        return ArrowTable(X, table)
+    if is_dask(X):
+        return DaskTable(X)
     if hasattr(X, "collect_schema") and hasattr(X, "collect"):
         raise TypeError(
             f"{table} is a {type(X).__name__}, whose values are not computed yet; pass "
@@ -606,6 +692,8 @@ def columns_of(X: Any) -> Iterable[Any] | None:
 
 def column_labels(X: Any) -> Sequence[Any] | None:
     """Names of the columns of a DataFrame, of any type."""
+    if isinstance(X, BlockTable):
+        return X.column_names
     if columns_of(X) is None:
         return None
     return list(X.column_names if hasattr(X, "column_names") else X.columns)
@@ -739,6 +827,8 @@ def names_of(X: Any) -> np.ndarray | None:
     """Names of the columns if all of them are text."""
     if isinstance(X, np.ndarray | list | torch.Tensor) or sparse.issparse(X):
         return None  # looking for them would take longer than one row through a network
+    if isinstance(X, BlockTable):
+        return None if X.column_names is None else np.asarray(X.column_names, dtype=object)
     return _get_feature_names(X)
 
 
@@ -755,6 +845,8 @@ def check_names(estimator: BaseEstimator, X: Any, reset: bool) -> None:
             stacklevel=2,
         )
     elif reset or names is not None:
+        if isinstance(X, BlockTable):
+            X = pd.DataFrame(columns=X.column_names)
         _check_feature_names(estimator, X, reset=reset)
 
 
