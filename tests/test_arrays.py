@@ -7,11 +7,13 @@ import re
 import array_api_strict
 import numpy as np
 import pytest
+import skl2onnx
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
@@ -21,6 +23,7 @@ from sklearn.utils.estimator_checks import (
     check_array_api_same_namespace,
 )
 
+import skae.onnx  # noqa: F401
 from skae import (
     PCA,
     AutoencoderOutlierDetector,
@@ -313,6 +316,27 @@ def test_a_file_from_a_device_that_is_not_here_has_arrays_of_numpy(monkeypatch):
         with pytest.warns(UserWarning, match=re.escape(f"of {library} on the device '{device}'")):
             loaded.__setstate__({**state, "_array_like": (library, device)})
         assert_array_equal(loaded.transform(X), PCA(2).fit(X).transform(X))
+
+
+@pytest.mark.parametrize(
+    "estimator", [PCA(2), AutoencoderOutlierDetector(PCA(2), random_state=0)], ids=short_name
+)
+def test_estimators_fitted_to_tensors_are_converted_to_onnx(estimator):
+    with config_context(array_api_dispatch=True):
+        fitted = clone(estimator).fit(torch.asarray(X))
+    desired = skl2onnx.to_onnx(clone(estimator).fit(X), X[:1]).graph.node
+    assert [n.op_type for n in skl2onnx.to_onnx(fitted, X[:1]).graph.node] == [
+        n.op_type for n in desired
+    ]
+
+
+def test_searches_and_scores_of_folds_take_tensors():
+    search = GridSearchCV(PCA(), {"n_components": [1, 2, 3]}, cv=3)
+    desired = clone(search).fit(X)
+    with config_context(array_api_dispatch=True):
+        found = search.fit(torch.asarray(X))
+    assert found.best_params_ == desired.best_params_
+    assert_array_equal(found.cv_results_["mean_test_score"], desired.cv_results_["mean_test_score"])
 
 
 def test_tags_tell_of_array_api_support():
