@@ -602,6 +602,8 @@ class AutoencoderOutlierDetector(
         """Move the threshold of the fitted detector, without another fit.
 
         It is a share of the calibration rows, if there are any, and otherwise of the rows of `fit`.
+        The default model stays what it was: with ``contamination="auto"`` in `fit` one for normal
+        rows, and with a float one for rows among which are outliers.
 
         Parameters
         ----------
