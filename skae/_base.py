@@ -38,6 +38,7 @@ from skae._device import (
     torch_at_work,
 )
 from skae._losses import LOSSES, check_support
+from skae._mixture import Choice
 from skae._module_estimator import ModuleEstimator
 from skae._output import in_output_container
 from skae._random import (
@@ -75,6 +76,7 @@ class Start(NamedTuple):
 
     rows: Rows
     linear: LinearCode | None  # PCA of the rows, if the network is anchored there
+    choice: Choice
 
 
 class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleEstimator):
@@ -84,7 +86,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     have the values below.
     """
 
-    n_components: int | float
+    n_components: int | float | str
     hidden_layer_sizes: int | Sequence[int] = (128, 64)
     activation: str = "silu"
     network: Network | None = None
@@ -292,18 +294,19 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             progress = self._progress(continued)
             building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
             with private_random_numbers(building_seed, CPU):
-                n_components, linear = self._count_components(all_rows, continued)
+                choice, linear = self._choose(all_rows, continued)
                 # What a seed means includes the order of the draws: of weights, of rows held out.
                 if self._holds_out_from_start:
                     rows, validation_rows = self._split(all_rows, progress, own_rows)
-                    module = self._start(rows, n_components, continued)
+                    module = self._start(rows, choice, continued)
                 else:
-                    module = self._start(all_rows, n_components, continued, linear)
+                    module = self._start(all_rows, choice, continued, linear)
                     rows, validation_rows = self._split(all_rows, progress, own_rows)
             device = self._resolve_device(module)
             module, rows = module.to(device), rows.to(device)
             if validation_rows is not None:
                 validation_rows = validation_rows.to(device)
+            n_components = choice.n_components
             attributes = partial(self._fitted_attributes, n_components, device, progress, rows)
             with self._training(
                 context,
@@ -327,7 +330,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 train(module, rows, validation_rows, progress, settings, reporter)
                 if progress.kept_start and self._holds_out_from_start and not continued:
                     # What is returned instead need not do without the rows that were held out.
-                    module = self._start(all_rows, n_components, False, linear)
+                    module = self._start(all_rows, choice, False, linear)
                 self.__dict__.update(attributes(module))
         return self
 
@@ -343,8 +346,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             progress = self._progress(continued)
             building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
             with private_random_numbers(building_seed, CPU):
-                n_components, linear = self._count_components(rows, continued)
-                module = self._start(rows, n_components, continued, linear)
+                choice, linear = self._choose(rows, continued)
+                module = self._start(rows, choice, continued, linear)
             device = self._resolve_device(module)
             module, rows = module.to(device), rows.to(device)
             settings = self._settings(learning_rate="constant")
@@ -360,7 +363,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 check_finite(descent.weights.values, last_loss, epoch=len(progress.loss_curve))
             progress.best_loss = min(loss, self.best_loss_) if continued else loss
             progress.memory = descent.solver.memory_arrays()
-            attributes = self._fitted_attributes(n_components, device, progress, rows, module)
+            attributes = self._fitted_attributes(
+                choice.n_components, device, progress, rows, module
+            )
             self.__dict__.update(attributes)
             self._solver_memory = (self.solver, progress.memory)
         return self
@@ -435,30 +440,44 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _is_anchored(self) -> bool:
         return self.init == "pca" and self.network is None
 
-    def _count_components(self, rows: Rows, continued: bool) -> tuple[int, LinearCode | None]:
-        """Resolve the parameter ``n_components``; give PCA of the rows too if that took it."""
+    def _choose(self, rows: Rows, continued: bool) -> tuple[Choice, LinearCode | None]:
+        """Resolve what the start depends on; give PCA of the rows too if that took it."""
         if isinstance(self.n_components, Integral):
-            return int(self.n_components), None
+            n_components = int(self.n_components)
+            return Choice(n_components) if continued else self._choice(rows, n_components), None
         if continued:
-            return self.n_components_, None
-        linear = linear_code(*rows.source(), self.n_components)
-        return len(linear.variances), linear
+            return Choice(self.n_components_), None
+        share = self._share_of_variance()
+        if share is None:
+            return self._choice(rows, None), None
+        linear = linear_code(*rows.source(), share)
+        return self._choice(rows, len(linear.variances)), linear
+
+    def _share_of_variance(self) -> float | None:
+        """Give the share of the variance that the code is to keep, if that decides its length."""
+        assert not isinstance(self.n_components, str)
+        return self.n_components
+
+    def _choice(self, rows: Rows, n_components: int | None) -> Choice:
+        """Choose what else the start depends on, and the length of the code if it is None."""
+        assert n_components is not None
+        return Choice(n_components)
 
     def _start(
-        self, rows: Rows, n_components: int, continued: bool, linear: LinearCode | None = None
+        self, rows: Rows, choice: Choice, continued: bool, linear: LinearCode | None = None
     ) -> TrainableModule:
         """Build the module to train, a new one or a copy of the fitted one.
 
         `linear` is PCA of the rows, if it is known.
         """
-        n_features = rows.x.shape[1]
+        n_features, n_components = rows.x.shape[1], choice.n_components
         start = None
         if not continued:
             if not self._is_anchored():
                 linear = None
             elif linear is None:
                 linear = linear_code(*rows.source(), n_components)
-            start = Start(rows, linear)
+            start = Start(rows, linear, choice)
         module = self._build_module(n_features, n_components, start)
         if continued:
             continue_weights(self, module, n_components)
@@ -545,11 +564,16 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             "best_loss_": progress.best_loss,
             "loss_unit_": self._loss_unit(),
             "_fitted_loss": self.loss,
-            "_fitted_parameters": clone(self).get_params(deep=False),
+            "_fitted_parameters": clone(self).get_params(deep=False)
+            | self._resolved_parameters(module),
             # What only another fit needs.
             "_held_out": progress.held_out if self.warm_start else None,
             "_solver_memory": (self.solver, progress.memory if self.warm_start else {}),
         }
+
+    def _resolved_parameters(self, module: TrainableModule) -> dict[str, Any]:
+        """Give the parameters that the shape of the module needs, where `fit` has chosen them."""
+        return {}
 
     def _loss_unit(self) -> str:
         """Say what `loss_curve_` shows."""

@@ -41,6 +41,7 @@ OWN_WORDS = {
         "loss": "",
         "loss_curve_": "Mean loss of each epoch over its batches, each before its step",
         "module_": "The trained network, on the CPU and in evaluation mode.",
+        "n_components": "Length of the code.",
         "network": "Architecture. None is the dense network that the parameters around this one",
         "pretrain_loss_curves_": "",
         "random_state": "Determines the initial weights, the held-out rows, the order of rows",
