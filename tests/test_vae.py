@@ -252,7 +252,7 @@ def test_one_row_far_away_does_not_decide_the_length_of_the_code():
 def test_scores_with_clusters_are_bounds_of_the_log_density():
     rng = np.random.default_rng(0)
     z = 3.0 * rng.integers(0, 2, 300) - 1.5 + rng.normal(size=300)
-    X = np.stack([z, np.square(z) / 3.0], axis=1) + 0.3 * rng.normal(size=(300, 2))
+    X = np.stack([z, np.square(z) / 10.0], axis=1) + 0.3 * rng.normal(size=(300, 2))
     vae = VAETransformer(1, n_clusters=2, early_stopping=False, **QUICK | {"max_iter": 30}).fit(X)
     prior, z = vae.module_.prior, np.linspace(-6.0, 6.0, 4001)
     in_clusters = norm.logpdf(z, prior.centers.numpy(), np.abs(prior.loadings.numpy()))
