@@ -46,7 +46,7 @@ import numpy as np
 import torch
 from _common import describe_environment, installed, print_environment, read_tables, write_json
 from joblib import Parallel, delayed
-from scipy.stats import gaussian_kde, norm
+from scipy.stats import gaussian_kde, norm, trim_mean
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -74,7 +74,13 @@ class Fitted(NamedTuple):
     sample: Callable[[int], np.ndarray]
 
 
-# Each of the following takes training rows and a seed.
+def trimmed_mean(scores: np.ndarray) -> float:
+    """Mean of what is neither among the lowest nor among the highest tenth of the scores."""
+    return float(trim_mean(scores, 0.1))
+
+
+# Each of the following takes training rows and a seed. What is chosen by held-out rows is so by the
+# same measure for all.
 
 
 def fit_vae(X: np.ndarray, seed: int, **parameters: Any) -> Fitted:
@@ -101,7 +107,7 @@ def fit_mixture(X: np.ndarray, seed: int, floor: float) -> Fitted:
         return GaussianMixture(size, reg_covar=floor, random_state=seed).fit(rows)
 
     sizes = [size for size in MIXTURE_SIZES if size < len(kept)]
-    best = max(sizes, key=lambda size: np.median(fit(size, kept).score_samples(held_out)))
+    best = max(sizes, key=lambda size: trimmed_mean(fit(size, kept).score_samples(held_out)))
     model = fit(best, X)
     return Fitted(model.score_samples, lambda n: model.sample(n)[0])
 
@@ -110,7 +116,7 @@ def fit_kernels(X: np.ndarray, seed: int) -> Fitted:
     kept, held_out = train_test_split(X, test_size=0.2, random_state=seed)
     best = max(
         BANDWIDTHS,
-        key=lambda width: np.median(
+        key=lambda width: trimmed_mean(
             KernelDensity(bandwidth=width).fit(kept).score_samples(held_out)
         ),
     )
@@ -282,7 +288,7 @@ def relative_distance(drawn: np.ndarray, test: np.ndarray, train: np.ndarray) ->
 def is_continuous(X: np.ndarray) -> bool:
     """Whether no value of any column is that of many rows."""
     counts = [np.unique(column, return_counts=True)[1].max() for column in X.T]
-    return max(counts) <= LARGEST_SHARE * len(X)
+    return bool(max(counts) <= LARGEST_SHARE * len(X))
 
 
 def compare(name: str, X: np.ndarray, seed: int, labels: list[str]) -> dict[str, Any]:
