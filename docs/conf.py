@@ -15,10 +15,12 @@ version = release = skae.__version__
 
 extensions = [
     "mathml",
+    "matplotlib.sphinxext.plot_directive",
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
@@ -60,6 +62,20 @@ numpydoc_validation_exclude = {
     r"\.set_params$",
 }
 
+# Figures of the guide are drawn in the build, from the code that the page shows.
+plot_include_source = True
+plot_html_show_source_link = False
+plot_html_show_formats = False
+plot_formats = [("png", 110)]
+plot_rcparams = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.figsize": (7.0, 3.2),
+    "legend.frameon": False,
+}
+plot_apply_rcparams = True
+
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
@@ -80,10 +96,11 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skae"
 html_static_path = ["_static"]
 html_css_files = ["skae.css"]
+html_favicon = "_static/logo.svg"
 html_extra_path = ["llms.txt"]
 html_show_sourcelink = False
 html_theme_options = {
-    "logo": {"text": "skae"},
+    "logo": {"text": "skae", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg"},
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -11,6 +11,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -29,8 +30,6 @@ def draw():
     autoencoder = AutoencoderTransformer(8, random_state=0).fit(X_train)
     denoiser = DenoisingAutoencoder(32, noise_level=0.3, random_state=0).fit(X_train)
     generator = VAETransformer(16, loss="bernoulli", random_state=0).fit(X_train)
-    plane = AutoencoderTransformer(2, random_state=0).fit(X_train)
-
     rows = {
         "new images": originals,
         "PCA, 8 numbers": pca.inverse_transform(pca.transform(originals)),
@@ -49,20 +48,26 @@ def draw():
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
 
+    lengths = [2, 4, 8, 16]
+    errors: dict[str, list[float]] = {"PCA": [], "autoencoder": []}
+    for length in lengths:
+        linear = PCA(length).fit(X_train)
+        again = linear.inverse_transform(linear.transform(X_test))
+        errors["PCA"].append(np.square(X_test - again).mean())
+        model = clone(autoencoder).set_params(n_components=length).fit(X_train)
+        errors["autoencoder"].append(model.reconstruction_error(X_test).mean())
+    variance = X_test.var(axis=0).mean()
     ax = right.subplots()
-    codes = plane.transform(X_test)
-    ax.scatter(*codes.T, c=y_test, cmap="tab10", s=8)
-    for digit in range(10):
-        ax.annotate(
-            str(digit),
-            np.median(codes[y_test == digit], axis=0),
-            ha="center",
-            va="center",
-            fontsize=13,
-            fontweight="bold",
-            bbox={"boxstyle": "circle,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
-        )
-    ax.set(xticks=[], yticks=[], title="autoencoder, 2 numbers")
+    for name, curve in errors.items():
+        shares = 100 * np.array(curve) / variance
+        ax.plot(lengths, shares, marker="o", label=name)
+        for length, share in zip(lengths, shares, strict=True):
+            ax.annotate(f"{share:.0f}", (length, share), (4, 4), textcoords="offset points")
+    ax.set_xscale("log", base=2)
+    ax.set(xticks=lengths, xticklabels=lengths, ylim=(0, None), xlabel="numbers in the code")
+    ax.set_title("error on new images,\n% of their variance")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
     return figure
 
 

@@ -11,13 +11,20 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from skae._arrays import ArrayApiMixin
 from skae._base import BaseAutoencoder, Start
+from skae._block_losses import activation_of, loss_of
 from skae._checks import warn_of_small_columns
-from skae._losses import LOSSES, VARIANCE_FLOOR, learned_variance, squared_jacobian_norm
+from skae._losses import (
+    VARIANCE_FLOOR,
+    learned_variance,
+    mean_of_cells,
+    squared_jacobian_norm,
+)
 from skae._rows import Batch, Rows
 from skae._training import ByHand, TrainableModule, mean_squared_residual
 from skae.networks._chain import Activated, Chain, OwnWeights, chained
-from skae.networks._dense import OUTPUT_ACTIVATIONS, Network, layer_pairs
+from skae.networks._dense import Network, layer_pairs
 
 
 class Autoencoder(TrainableModule):
@@ -27,8 +34,10 @@ class Autoencoder(TrainableModule):
     ----------
     encoder, decoder : nn.Module
         (batch, n_features) -> (batch, n_components) and back.
-    loss, output_activation : str
-        Keys of `LOSSES` and `OUTPUT_ACTIVATIONS`.
+    loss : str or sequence of tuple
+        As `loss_of` takes it.
+    output_activation : str
+        As `activation_of` takes it.
     n_features : int
         Width of the rows, if the loss learns a variance of each feature.
     sparsity : float
@@ -46,7 +55,7 @@ class Autoencoder(TrainableModule):
         encoder: nn.Module,
         decoder: nn.Module,
         *,
-        loss: str,
+        loss: Any,
         output_activation: str,
         n_features: int = 0,
         sparsity: float = 0.0,
@@ -54,14 +63,15 @@ class Autoencoder(TrainableModule):
         corruption: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self._loss = LOSSES[loss]
+        self._loss = loss_of(loss)
+        self._cell_sizes = self._loss.cell_sizes
         self._sparsity = sparsity
         self._contraction = contraction
         self.corruption = nn.Identity() if corruption is None else corruption
         self._output_activation = output_activation
         self.encoder = encoder
         self.decoder = decoder
-        self.output_activation = OUTPUT_ACTIVATIONS[output_activation]()
+        self.output_activation = activation_of(self._loss, output_activation)
         if self._loss.learns_variance:
             self.log_variance = nn.Parameter(torch.zeros(n_features, dtype=torch.float32))
 
@@ -81,13 +91,13 @@ class Autoencoder(TrainableModule):
         """Loss of every cell, (batch, n_features)."""
         return self._loss_of_code(self.encode(x), x)
 
-    def reconstruction_loss(self, x: Tensor) -> Tensor:
-        """Loss of every row, (batch,)."""
-        return self.elementwise_loss(x).mean(dim=-1)
+    def reconstruction_loss(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """Loss of every row, over its known cells if not all are known, (batch,)."""
+        return mean_of_cells(self.elementwise_loss(x), known, self._cell_sizes)
 
-    def score(self, x: Tensor) -> Tensor:
+    def score(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """Minus the loss of every row, (batch,)."""
-        return -self.reconstruction_loss(x)
+        return -self.reconstruction_loss(x, known)
 
     def loss(self, x: Tensor, target: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """Loss of the reconstruction of a target and penalties, (batch,).
@@ -98,7 +108,7 @@ class Autoencoder(TrainableModule):
         if target is None:
             target, x = x, self.corruption(x)
         z = self.encode(x)
-        losses = mean_of_cells(self._loss_of_code(z, target), known)
+        losses = mean_of_cells(self._loss_of_code(z, target), known, self._cell_sizes)
         if self._sparsity > 0.0:
             losses = losses + self._sparsity * z.abs().sum(dim=-1)
         if self._contraction > 0.0:
@@ -124,7 +134,7 @@ class Autoencoder(TrainableModule):
             loss, by_output, *by_variance = self._loss.with_derivatives(
                 decoder.forward(z),
                 batch.restored,
-                batch.cell_shares(),
+                batch.cell_shares(self._cell_sizes),
                 *(learned_variance(w) for w, _ in log_variance),
             )
             by_z = decoder.backward(by_output)
@@ -141,7 +151,9 @@ class Autoencoder(TrainableModule):
 
     def stages(self) -> list[Autoencoder]:
         """Autoencoders of one layer each that share the weights of this one, if it is dense."""
-        output_activations = chain([self._output_activation], repeat("identity"))
+        by_block = self._loss.composition is not None
+        first = "identity" if by_block else self._output_activation
+        output_activations = chain([first], repeat("identity"))
         corruptions = chain([self.corruption], repeat(None))
         return [
             Autoencoder(
@@ -180,13 +192,6 @@ class Autoencoder(TrainableModule):
         return self._loss.elementwise(output, target)
 
 
-def mean_of_cells(values: Tensor, known: Tensor | None) -> Tensor:
-    """Mean of the known cells of each row, (batch, n_features) -> (batch,); zero without any."""
-    if known is None:
-        return values.mean(dim=-1)
-    return (values * known).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
-
-
 def build_autoencoder(
     estimator: BaseAutoencoder,
     n_features: int,
@@ -210,13 +215,13 @@ def build_autoencoder(
         corruption=corruption,
     )
     if start is not None:
-        if LOSSES[estimator.loss].learns_variance:
+        if module._loss.learns_variance:
             warn_of_small_columns(estimator, start.rows)
         module.start_variance(start.rows)
     return module
 
 
-class LossContributionsMixin:
+class LossContributionsMixin(ArrayApiMixin):
     """Contributions to a score that is minus the mean of the loss over the features."""
 
     def contributions(self, X: ArrayLike) -> np.ndarray:
@@ -230,11 +235,17 @@ class LossContributionsMixin:
         Returns
         -------
         contributions : ndarray of shape (n_samples, n_features)
-            Loss of each cell over the number of features. The contributions of a row sum to minus
-            its score.
+            Loss of each cell over the number of known cells of its row. The contributions of a row
+            sum to minus its score; those of unknown cells are zero.
         """
         losses = self.reconstruction_error(X, per_feature=True)  # type: ignore[attr-defined]
-        return losses / losses.shape[1]
+        loss = loss_of(self._fitted_loss)  # type: ignore[attr-defined]
+        unknown = np.isnan(losses)
+        if not unknown.any():
+            return losses / loss.n_columns(losses.shape[1])
+        sizes = 1.0 if loss.cell_sizes is None else loss.cell_sizes(torch.from_numpy(losses))
+        n_known = (~unknown * np.asarray(sizes, losses.dtype)).sum(axis=1, keepdims=True)
+        return np.where(unknown, 0.0, losses) / np.maximum(n_known, 1.0)
 
 
 class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
@@ -274,15 +285,17 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
         Whether the decoder's matrices are those of the encoder transposed.
     use_bias : bool, default=True
         Whether layers add a bias. If False, centre the columns of X.
-    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"}, \
-            default="squared_error"
+    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"} or list of \
+            tuple, default="squared_error"
         What the reconstruction is trained to make small, averaged over the features:
         "squared_error" is the squared difference; "absolute_error" is the absolute difference, on
         which single huge values weigh less; "bernoulli" is the cross-entropy in nats, for values in
         [0, 1] such as pixels or shares; "poisson" is the negative log-probability in nats of
         counts, whose rate is the reconstruction; "gaussian" is the negative log-density in nats of
         a normal distribution around the reconstruction, whose variance is learned for each feature
-        and is at least 1e-6.
+        and is at least 1e-6. A list such as
+        ``[("categorical", 5), ("squared_error", 1)]`` gives blocks of columns losses of their own,
+        see the user guide.
     output_activation : "auto" or one of the activations, default="auto"
         Activation of the reconstruction. "auto" is "logistic" for the loss "bernoulli",
         "exponential" for "poisson", and "identity" for the others.
@@ -418,9 +431,8 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
         init: Literal["pca", "random"] = "pca",
         tied_weights: bool = False,
         use_bias: bool = True,
-        loss: Literal[
-            "squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"
-        ] = "squared_error",
+        loss: Literal["squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"]
+        | Sequence[tuple] = "squared_error",
         output_activation: str = "auto",
         dropout: float = 0.0,
         alpha: float = 0.0,

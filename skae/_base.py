@@ -7,17 +7,20 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.callback import with_callbacks
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skae._block_losses import loss_of, named_loss
+from skae._checkpoint import Keeper
 from skae._checks import (
     PARAMETER_CONSTRAINTS,
     check_autoencoder,
@@ -26,6 +29,7 @@ from skae._checks import (
     validate_training_data,
     validate_validation_data,
 )
+from skae._completion import Completion, complete_rows, has_gaps, lacks_columns
 from skae._decomposition import LinearCode, linear_code
 from skae._device import (
     CPU,
@@ -37,7 +41,7 @@ from skae._device import (
     threads,
     torch_at_work,
 )
-from skae._losses import LOSSES, check_support
+from skae._losses import check_support
 from skae._mixture import Choice
 from skae._module_estimator import ModuleEstimator
 from skae._output import in_output_container
@@ -47,7 +51,7 @@ from skae._random import (
     random_numbers_of_the_process,
 )
 from skae._rollback import unchanged_on_failure
-from skae._rows import Rows, hold_out, to_rows
+from skae._rows import Rows, split_rows
 from skae._solvers import SOLVERS
 from skae._training import (
     Descent,
@@ -62,13 +66,36 @@ from skae._training import (
     train,
     train_epoch,
 )
-from skae._validation import mean_score, validate_codes, validate_table
+from skae._unknown import rows_with_known_cells
+from skae._validation import (
+    mean_score,
+    name_of,
+    unknown_cells,
+    validate_codes,
+    validate_table,
+    within_range,
+)
 from skae.networks._dense import (
     Network,
     anchor,
     dense_network,
 )
 from skae.networks._shapes import check_modules
+
+
+def column_moments(table: Any, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean and variance of the known cells of each column, 2 x (n_features,)."""
+    rows = table.toarray() if sparse.issparse(table) else np.asarray(table)
+    cells = np.ma.masked_invalid(rows.astype(np.float64))
+    mean: Any = np.ma.average(cells, axis=0, weights=weights)
+    variance: Any = np.ma.average(np.square(cells - mean), axis=0, weights=weights)
+    return mean.filled(0.0), variance.filled(0.0)
+
+
+def scaled(table: Any, scales: np.ndarray) -> Any:
+    """Columns times their factors, in their dtype."""
+    factors = scales.astype(table.dtype)
+    return table @ sparse.diags_array(factors) if sparse.issparse(table) else table * factors
 
 
 class Start(NamedTuple):
@@ -86,14 +113,14 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     have the values below.
     """
 
-    n_components: int | float | str
+    n_components: int | float | Literal["auto"]
     hidden_layer_sizes: int | Sequence[int] = (128, 64)
     activation: str = "silu"
     network: Network | None = None
     init: str = "pca"
     tied_weights: bool = False
     use_bias: bool = True
-    loss: str = "squared_error"
+    loss: str | Sequence[tuple] = "squared_error"
     output_activation: str = "auto"
     dropout: float = 0.0
     alpha: float = 0.0
@@ -116,6 +143,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     module_: TrainableModule
     n_components_: int
     n_features_in_: int
+    _completion: dict[str, Any]
 
     _parameter_constraints: ClassVar[dict[str, list]] = PARAMETER_CONSTRAINTS
 
@@ -134,7 +162,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
 
         Beside ``loss(x)`` its methods are ``encode(x)``, ``decode(z)``, ``reconstruct(x)``,
         ``elementwise_loss(x)``, which has the shape of x, its mean over the features
-        ``reconstruction_loss(x)``, and ``score(x)``, which is higher for likelier rows.
+        ``reconstruction_loss(x)``, and ``score(x)``, which is higher for likelier rows. Of rows
+        with unknown cells, which are filled in x, the last two are given the known ones as well.
         """
 
     def transform(self, X: ArrayLike) -> Any:
@@ -148,9 +177,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         Returns
         -------
         Z : ndarray of shape (n_samples, `n_components_`)
-            Codes, in the dtype of X. `set_output` turns them into a DataFrame.
+            Codes, in the dtype of X. `set_output` turns them into a DataFrame. The code of a row
+            with unknown cells is that of the row that `impute` gives.
         """
-        return self._apply("encode", self._validate_rows(X))
+        return self._apply("encode", self._read(X)[0])
 
     def inverse_transform(self, X: ArrayLike) -> Any:
         """Decode codes.
@@ -181,10 +211,28 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             What is left of X after the code, in its dtype. `set_output` turns it into a
             DataFrame.
         """
-        return in_output_container(self, self._apply("reconstruct", self._validate_rows(X)), X)
+        return in_output_container(self, self._apply("reconstruct", self._read(X)[0]), X)
+
+    def impute(self, X: ArrayLike) -> Any:
+        """Fill the unknown cells of X with what the known cells of their rows let expect.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data. NaN, None, NA, null and masked cells are unknown.
+
+        Returns
+        -------
+        X_filled : ndarray of shape (n_samples, n_features)
+            In the dtype of X. Known cells are as they are. `set_output` turns it into a DataFrame.
+        """
+        rows = self._validate_rows(X)
+        rows = rows.toarray() if sparse.issparse(rows) else rows
+        filled, _ = self._complete(rows)
+        return in_output_container(self, filled.copy() if filled is rows else filled, X)
 
     def reconstruction_error(self, X: ArrayLike, per_feature: bool = False) -> np.ndarray:
-        """Loss of the reconstruction of each row.
+        """Loss of the reconstruction of each row, over its known cells.
 
         Parameters
         ----------
@@ -198,10 +246,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         error : ndarray of shape (n_samples,) or (n_samples, n_features)
             In the unit of `loss`: squared units of X for "squared_error", units of X for
             "absolute_error", nats for the others. A loss that no number can hold is the largest
-            number of the dtype.
+            number of the dtype. It is zero for a row without known cells; NaN for an unknown cell.
         """
-        method = "elementwise_loss" if per_feature else "reconstruction_loss"
-        return self._apply(method, self._validate_loss_rows(X))
+        rows, known = self._read_for_loss(X)
+        if not per_feature:
+            return self._apply("reconstruction_loss", rows, known=known)
+        losses = self._apply("elementwise_loss", rows)
+        return losses if known is None else np.where(known, losses, np.nan)
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Score of each row; the higher, the more the row is like the training data.
@@ -215,9 +266,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         -------
         score : ndarray of shape (n_samples,)
             Minus `reconstruction_error`; of a `VAETransformer`, a lower bound of the log-density in
-            nats. A score that no number can hold is the lowest number of the dtype.
+            nats. Both are those of the known cells. A score that no number can hold is the lowest
+            number of the dtype.
         """
-        return self._apply("score", self._validate_loss_rows(X), *self._score_arguments())
+        rows, known = self._read_for_loss(X)
+        return self._apply("score", rows, *self._score_arguments(), known=known)
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean of `score_samples`, so that a grid search looks for the best model.
@@ -251,10 +304,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         X_expected : ndarray of shape (n_samples, n_features)
             What `reconstruct` gives, always as an array.
         """
-        return self._apply("reconstruct", self._validate_rows(X))
+        return self._apply("reconstruct", self._read(X)[0])
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
@@ -284,30 +338,51 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         n_layers = np.size(self.hidden_layer_sizes) + 1
         n_epochs = int(self.max_iter) + n_layers * int(self.pretrain_iter)
         context = self._init_callback_context(max_subtasks=n_epochs)
+        is_first = not hasattr(self, "module_")
         with unchanged_on_failure(self), torch_at_work(CPU):
-            all_rows = to_rows(
-                *validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
-            )
+            given = validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
             own = validate_validation_data(self, X_clean is not None, *validation_data)
-            own_rows = None if own is None else to_rows(*own)
             continued = self.warm_start and hasattr(self, "module_")
             progress = self._progress(continued)
-            building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
+            completion = self._completion_of(given, own, continued)
+            all_rows = complete_rows(completion, *given)
+            own_rows = None if own is None else complete_rows(completion, *own)
+            keeper = Keeper(
+                self,
+                context,
+                lambda: {"": (all_rows, given[0].dtype), "_val": (own_rows, own and own[0].dtype)},
+                n_epochs=len(progress.loss_curve),
+                seeds=self._draw_seeds(len(progress.loss_curve)),
+            )
+            building_seed, training_seed = keeper.seeds
+            if completion is not None and not continued:
+                X, _, weights = given
+                completion = completion.trained(X, weights, int(self.max_iter), building_seed)
+                all_rows = complete_rows(completion, *given)
+                own_rows = None if own is None else complete_rows(completion, *own)
             with private_random_numbers(building_seed, CPU):
-                choice, linear = self._choose(all_rows, continued)
+                choice, linear = self._choose(all_rows, continued, completion)
+                n_components = choice.n_components
                 # What a seed means includes the order of the draws: of weights, of rows held out.
                 if self._holds_out_from_start:
                     rows, validation_rows = self._split(all_rows, progress, own_rows)
-                    module = self._start(rows, choice, continued)
+                    start = self._linear_start(
+                        rows, n_components, continued, linear if lacks_columns(rows) else None
+                    )
+                    module = self._start(rows, choice, continued, start)
                 else:
-                    module = self._start(all_rows, choice, continued, linear)
+                    start = self._linear_start(all_rows, n_components, continued, linear)
+                    module = self._start(all_rows, choice, continued, start)
                     rows, validation_rows = self._split(all_rows, progress, own_rows)
+            completion = completion or self._completion_of_complete(all_rows, start or linear)
             device = self._resolve_device(module)
             module, rows = module.to(device), rows.to(device)
             if validation_rows is not None:
                 validation_rows = validation_rows.to(device)
-            n_components = choice.n_components
-            attributes = partial(self._fitted_attributes, n_components, device, progress, rows)
+            progress = keeper.begin(progress)
+            attributes = partial(
+                self._fitted_attributes, n_components, completion, device, progress, rows
+            )
             with self._training(
                 context,
                 {
@@ -319,18 +394,23 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 device=device,
                 n_threads=self._n_threads(module, int(self.batch_size)),
                 fitted_attributes=lambda: attributes(best_module(module, progress)),
+                keeper=keeper,
+                module=module,
             ) as reporter:
                 if self.pretrain_iter > 0 and not continued:
                     settings = self._settings(max_iter=int(self.pretrain_iter))
                     pretrain(module, rows, progress, settings, reporter)
                 settings = self._settings(
                     # A penalty on the weights is not part of the loss, and may cost some of it.
-                    never_worse=self._is_anchored() and self.alpha == 0.0
+                    never_worse=self._is_anchored() and self.alpha == 0.0,
+                    # An earlier model stays as it was, and a checkpoint keeps more than the model.
+                    keeps_interrupted=is_first and keeper.path is None,
                 )
                 train(module, rows, validation_rows, progress, settings, reporter)
                 if progress.kept_start and self._holds_out_from_start and not continued:
                     # What is returned instead need not do without the rows that were held out.
-                    module = self._start(all_rows, choice, False, linear)
+                    start = self._linear_start(all_rows, n_components, False, linear)
+                    module = self._start(all_rows, choice, False, start)
                 self.__dict__.update(attributes(module))
         return self
 
@@ -338,16 +418,19 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         self._check_parameters()
         continued = hasattr(self, "module_")
         with unchanged_on_failure(self), torch_at_work(CPU):
-            rows = to_rows(
-                *validate_training_data(
-                    self, X, X_clean, sample_weight, reset=not continued, min_rows=1
-                )
+            tables = validate_training_data(
+                self, X, X_clean, sample_weight, reset=not continued, min_rows=1
             )
+            completion = self._completion_of(tables, None, continued)
+            rows = complete_rows(completion, *tables)
             progress = self._progress(continued)
             building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
             with private_random_numbers(building_seed, CPU):
-                choice, linear = self._choose(rows, continued)
-                module = self._start(rows, choice, continued, linear)
+                choice, linear = self._choose(rows, continued, completion)
+                n_components = choice.n_components
+                start = self._linear_start(rows, n_components, continued, linear)
+                module = self._start(rows, choice, continued, start)
+            completion = completion or self._completion_of_complete(rows, start or linear)
             device = self._resolve_device(module)
             module, rows = module.to(device), rows.to(device)
             settings = self._settings(learning_rate="constant")
@@ -364,21 +447,53 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             progress.best_loss = min(loss, self.best_loss_) if continued else loss
             progress.memory = descent.solver.memory_arrays()
             attributes = self._fitted_attributes(
-                choice.n_components, device, progress, rows, module
+                n_components, completion, device, progress, rows, module
             )
             self.__dict__.update(attributes)
             self._solver_memory = (self.solver, progress.memory)
         return self
 
-    def _validate_rows(self, X: ArrayLike) -> np.ndarray:
+    def _validate_rows(self, X: ArrayLike) -> Any:
+        """Validate rows, but for unknown and infinite cells of dense ones; see `_complete`."""
         if not hasattr(self, "module_"):
             check_is_fitted(self)  # its search takes as long as all other checks of a row
-        return validate_table(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
+        return validate_table(
+            self, X, accept_sparse="csr", dtype=FLOATS, ensure_all_finite=False, reset=False
+        )
 
-    def _validate_loss_rows(self, X: ArrayLike) -> np.ndarray:
+    def _complete(self, rows: Any) -> tuple[Any, np.ndarray | None]:
+        """Fill the unknown cells of validated rows, and say which cells are known.
+
+        Returns
+        -------
+        rows : ndarray or sparse matrix of shape (n_samples, n_features)
+            The same ones, if all cells are known.
+        known : ndarray of bool of shape (n_samples, n_features) or None
+            None if all are.
+        """
+        unknown = unknown_cells(rows, name_of(self), getattr(self, "feature_names_in_", None))
+        if unknown is None:
+            return rows, None
+        completion = Completion.from_arrays(self._completion)
+        gaps = np.flatnonzero(unknown.any(axis=1))
+        rows = np.array(rows)  # also those of a file
+        with torch_at_work(CPU):
+            filled = completion.fill(rows[gaps])
+        for _ in range(completion.n_rounds):
+            own = completion.bounded(self._apply("reconstruct", filled))
+            filled = np.where(unknown[gaps], own, filled)
+        rows[gaps] = filled
+        return within_range(rows), ~unknown
+
+    def _read(self, X: ArrayLike) -> tuple[Any, np.ndarray | None]:
+        """Validate and complete rows."""
+        return self._complete(self._validate_rows(X))
+
+    def _read_for_loss(self, X: ArrayLike) -> tuple[Any, np.ndarray | None]:
+        """Do so, for what the loss takes."""
         rows = self._validate_rows(X)
-        check_support(rows, self._fitted_loss, getattr(self, "feature_names_in_", None))
-        return rows
+        check_support(rows, named_loss(self._fitted_loss), getattr(self, "feature_names_in_", None))
+        return self._complete(rows)
 
     def _score_arguments(self) -> tuple[Any, ...]:
         """Give what the module's score takes beside rows."""
@@ -433,28 +548,62 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 f"validation_fraction={self.validation_fraction} of {n_rows} rows leaves none "
                 "to train on; use a smaller fraction or early_stopping=False."
             )
-        kept, held_out = hold_out(n_rows, n_held_out, progress.held_out)
-        progress.held_out = held_out.numpy()
-        return rows.take(kept), rows.take(held_out)
+        kept, held_out, numbers = split_rows(rows, n_held_out, progress.held_out)
+        progress.held_out = numbers.numpy()
+        return kept, held_out
 
     def _is_anchored(self) -> bool:
         return self.init == "pca" and self.network is None
 
-    def _choose(self, rows: Rows, continued: bool) -> tuple[Choice, LinearCode | None]:
-        """Resolve what the start depends on; give PCA of the rows too if that took it."""
-        if isinstance(self.n_components, Integral):
-            n_components = int(self.n_components)
-            return Choice(n_components) if continued else self._choice(rows, n_components), None
+    def _completion_of(
+        self,
+        tables: tuple[Any, Any, np.ndarray | None],
+        validation_tables: tuple[Any, Any, np.ndarray | None] | None,
+        continued: bool,
+    ) -> Completion | None:
+        """Give what fills unknown cells; None if that does not matter yet."""
         if continued:
-            return Choice(self.n_components_), None
-        share = self._share_of_variance()
-        if share is None:
-            return self._choice(rows, None), None
-        linear = linear_code(*rows.source(), share)
-        return self._choice(rows, len(linear.variances)), linear
+            return Completion.from_arrays(self._completion)
+        X, X_clean, weights = tables
+        if not has_gaps(X, X_clean, *(validation_tables or ())[:2]):
+            return None
+        names = getattr(self, "feature_names_in_", None)
+        if has_gaps(X_clean):
+            rows_with_known_cells(X_clean, weights, names, "X_clean")
+        return Completion.of_gaps(X, weights, self._support(), names, name_of(self))
 
-    def _share_of_variance(self) -> float | None:
-        """Give the share of the variance that the code is to keep, if that decides its length."""
+    def _completion_of_complete(self, rows: Rows, linear: LinearCode | None) -> Completion:
+        """Give what fills unknown cells of new rows, where those of the fit have none."""
+        if linear is None:
+            return Completion.of_means(rows, self._support())
+        return Completion.of_code(linear, self._support())
+
+    def _support(self) -> tuple[float, float]:
+        return loss_of(self.loss).support
+
+    def _choose(
+        self, rows: Rows, continued: bool, completion: Completion | None
+    ) -> tuple[Choice, LinearCode | None]:
+        """Resolve what the start depends on; give PCA of the rows too if that is known."""
+        if continued:
+            is_count = isinstance(self.n_components, Integral)
+            return Choice(int(self.n_components) if is_count else self.n_components_), None
+        length, choice = self._length(), None
+        if length is None:
+            choice = self._choice(rows, None)
+            length = choice.n_components
+        linear = None
+        if completion is not None and rows.target is None:
+            linear = self._linear_code(rows, length, completion)
+        elif not isinstance(length, Integral):
+            linear = self._linear_code(rows, length)
+        if not isinstance(length, Integral):
+            assert linear is not None
+            length = len(linear.variances)
+        return choice or self._choice(rows, int(length)), linear
+
+    def _length(self) -> int | float | None:
+        """Give the length of the code or its share of the variance; None leaves it to `_choice`."""
         assert not isinstance(self.n_components, str)
         return self.n_components
 
@@ -463,24 +612,56 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         assert n_components is not None
         return Choice(n_components)
 
+    def _linear_start(
+        self, rows: Rows, n_components: int, continued: bool, linear: LinearCode | None = None
+    ) -> LinearCode | None:
+        """Give PCA of the rows, if a new network begins there; `linear` is it if it is known."""
+        if continued or not self._is_anchored():
+            return None
+        return self._linear_code(rows, n_components) if linear is None else linear
+
+    def _linear_code(
+        self, rows: Rows, n_components: int | float, completion: Completion | None = None
+    ) -> LinearCode:
+        """PCA of what is to be restored, with columns of a table made comparable.
+
+        Of rows with unknown cells it is that of their most likely moments, which `completion` has
+        if it was fitted to them.
+        """
+        table, weights = rows.source()
+        if rows.known is not None:
+            table = np.where(rows.known.source(None)[0], table, np.nan)
+            if completion is None:
+                completion = Completion.of_gaps(
+                    table, weights, self._support(), None, name_of(self)
+                )
+        composition = loss_of(self.loss).composition
+        scales = (
+            np.ones(1)
+            if composition is None
+            else composition.scales(*column_moments(table, weights))
+        )
+        if completion is not None:
+            linear = completion.linear_code(scales, len(rows), n_components)
+        elif composition is None:
+            return linear_code(table, weights, n_components)
+        else:
+            linear = linear_code(scaled(table, scales), weights, n_components)
+        if composition is None:
+            return linear
+        return linear._replace(mean=linear.mean / scales, scales=scales)
+
     def _start(
-        self, rows: Rows, choice: Choice, continued: bool, linear: LinearCode | None = None
+        self, rows: Rows, choice: Choice, continued: bool, linear: LinearCode | None
     ) -> TrainableModule:
         """Build the module to train, a new one or a copy of the fitted one.
 
-        `linear` is PCA of the rows, if it is known.
+        `linear` is PCA of the rows, if a new one begins there.
         """
-        n_features, n_components = rows.x.shape[1], choice.n_components
-        start = None
-        if not continued:
-            if not self._is_anchored():
-                linear = None
-            elif linear is None:
-                linear = linear_code(*rows.source(), n_components)
-            start = Start(rows, linear, choice)
-        module = self._build_module(n_features, n_components, start)
+        start = None if continued else Start(rows, linear, choice)
+        module = self._build_module(rows.x.shape[1], choice.n_components, start)
         if continued:
-            continue_weights(self, module, n_components)
+            continue_weights(self, module, choice.n_components)
         return module
 
     def _build_network(self, n_features: int, n_components: int) -> tuple[nn.Module, nn.Module]:
@@ -509,14 +690,20 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         loadings: np.ndarray,
     ) -> None:
         """Put a dense network at ``projection (x - mean)`` and ``mean + loadings' z``."""
-        variances = linear.variances @ np.square(linear.axes) + linear.noise_variance
+        explained = linear.variances @ np.square(linear.axes)
+        variances = (explained + linear.noise_variance) / np.square(linear.scales)
+        composition = loss_of(self.loss).composition
+        link: Any = self._output_activation()
+        if composition is not None:
+            explained = explained / np.square(linear.scales)
+            link = partial(composition.link, explained=torch.from_numpy(explained))
         anchor(
             *networks,
-            self._output_activation(),
+            link,
             mean=torch.from_numpy(linear.mean),
             deviation=torch.from_numpy(np.sqrt(variances)),
-            projection=torch.from_numpy(projection),
-            loadings=torch.from_numpy(loadings),
+            projection=torch.from_numpy(projection * linear.scales),
+            loadings=torch.from_numpy(loadings / linear.scales),
         )
 
     def _output_activation(self) -> str:
@@ -545,6 +732,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _fitted_attributes(
         self,
         n_components: int,
+        completion: Completion,
         device: torch.device,
         progress: Progress,
         rows: Rows,
@@ -563,6 +751,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             "pretrain_loss_curves_": progress.pretrain_loss_curves,
             "best_loss_": progress.best_loss,
             "loss_unit_": self._loss_unit(),
+            "_completion": completion.to_arrays(),
             "_fitted_loss": self.loss,
             "_fitted_parameters": clone(self).get_params(deep=False)
             | self._resolved_parameters(module),
@@ -577,7 +766,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
 
     def _loss_unit(self) -> str:
         """Say what `loss_curve_` shows."""
-        return LOSSES[self.loss].unit
+        return loss_of(self.loss).unit
 
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         """Give the fitted attributes that the other models do not have."""

@@ -10,6 +10,7 @@ from warnings import warn
 import numpy as np
 from torch import nn
 
+from skae._block_losses import blocks_of, loss_of, named_loss
 from skae._device import FLOATS, resolve_device
 from skae._losses import LOSSES, SMALL_VARIANCE, VARIANCE_FLOOR, check_support
 from skae._rows import INFERENCE_BATCH_SIZE, Rows
@@ -37,7 +38,7 @@ PARAMETER_CONSTRAINTS: dict[str, list] = {
     "init": [StrOptions({"pca", "random"})],
     "tied_weights": ["boolean"],
     "use_bias": ["boolean"],
-    "loss": [StrOptions(set(LOSSES))],
+    "loss": [StrOptions(set(LOSSES)), list, tuple],
     "output_activation": [StrOptions({"auto", *OUTPUT_ACTIVATIONS})],
     "dropout": [Interval(Real, 0, 1, closed="left")],
     "alpha": [Interval(Real, 0, None, closed="left")],
@@ -89,15 +90,23 @@ def validate_training_data(
     Returns
     -------
     X, X_clean : ndarray or sparse matrix of float32 or float64
+        NaN is an unknown cell.
     sample_weight : ndarray of float64 or None
     """
     X = validate_table(
-        estimator, X, accept_sparse="csr", dtype=FLOATS, reset=reset, ensure_min_samples=min_rows
+        estimator,
+        X,
+        accept_sparse="csr",
+        dtype=FLOATS,
+        ensure_all_finite="allow-nan",
+        ensure_min_samples=min_rows,
+        reset=reset,
     )
     names = getattr(estimator, "feature_names_in_", None)
+    check_width_of_loss(estimator.loss, X.shape[1])
     check_float32_cells(X, name_of(estimator), names, f"X{suffix}")
     if X_clean is None:
-        check_support(X, estimator.loss, names, table=f"X{suffix}")
+        check_support(X, named_loss(estimator.loss), names, table=f"X{suffix}")
     else:
         X_clean = validate_clean_rows(estimator, X_clean, X, names, suffix)
     if sample_weight is None:
@@ -180,7 +189,9 @@ def validate_clean_rows(estimator: Any, X_clean: Any, X: Any, names: Any, suffix
     """Check that row i of X_clean can be what row i of X is to become."""
     name = f"X_clean{suffix}"
     clean_names = _get_feature_names(X_clean)
-    X_clean = read_table(X_clean, estimator, table=name, accept_sparse="csr")
+    X_clean = read_table(
+        X_clean, estimator, table=name, accept_sparse="csr", ensure_all_finite="allow-nan"
+    )
     if X_clean.shape != X.shape:
         raise ValueError(
             f"{name} has shape {X_clean.shape} and X{suffix} has shape {X.shape}; row i of {name} "
@@ -192,7 +203,7 @@ def validate_clean_rows(estimator: Any, X_clean: Any, X: Any, names: Any, suffix
             "both the same columns in the same order."
         )
     check_float32_cells(X_clean, name_of(estimator), names, name)
-    check_support(X_clean, estimator.loss, names, table=name)
+    check_support(X_clean, named_loss(estimator.loss), names, table=name)
     return X_clean
 
 
@@ -203,7 +214,7 @@ def check_autoencoder(estimator: Any) -> None:
             f"n_components={estimator.n_components} is a bool; use a number of components, or a "
             "share of variance between 0 and 1."
         )
-    loss = LOSSES[estimator.loss]
+    loss = loss_of(estimator.loss)
     if loss.on_logits and estimator.output_activation not in ("auto", loss.output_activation):
         raise ValueError(
             f"output_activation={estimator.output_activation!r} does not go with loss="
@@ -218,6 +229,18 @@ def check_autoencoder(estimator: Any) -> None:
     elif estimator.init == "pca":
         check_anchor(estimator)
     resolve_device(estimator.device, large=False)  # a wrong name is known before any work
+
+
+def check_width_of_loss(loss: Any, n_features: int) -> None:
+    """Raise a ValueError if the blocks of a loss are not those of a table of this width."""
+    if isinstance(loss, str):
+        return
+    n_there = sum(block.n_features for block in blocks_of(loss))
+    if n_there != n_features:
+        raise ValueError(
+            f"The blocks of loss have {n_there} features together, but X has {n_features}; give "
+            "each column of X to one block, in their order."
+        )
 
 
 def check_float32(name: str, value: Any) -> None:
@@ -249,7 +272,7 @@ def check_network_alone(estimator: Any) -> None:
 def check_anchor(estimator: Any) -> None:
     """Raise a ValueError where a network cannot start at PCA."""
     output_activation = resolve_output_activation(estimator)
-    if output_activation not in ("identity", "logistic", "exponential"):
+    if output_activation not in ("identity", "logistic", "exponential", "by_block"):
         raise ValueError(
             f"init='pca' starts at a linear reconstruction, which output_activation="
             f"{output_activation!r} cannot give; use init='random'."
@@ -270,7 +293,7 @@ def check_anchor(estimator: Any) -> None:
 def resolve_output_activation(estimator: Any) -> str:
     """Give the activation of the reconstruction that "auto" stands for."""
     if estimator.output_activation == "auto":
-        return LOSSES[estimator.loss].output_activation
+        return loss_of(estimator.loss).output_activation
     return estimator.output_activation
 
 

@@ -16,6 +16,7 @@ from scipy.sparse.linalg import LinearOperator, svds
 from sklearn.utils import check_random_state
 from torch import Tensor
 
+from skae._blocks import BlockTable
 from skae._device import is_memory_mapped, matrix_fits
 from skae._linalg import (
     flip_signs,
@@ -450,7 +451,8 @@ def solve_randomized(problem: Problem) -> Decomposition:
             yield rows, torch.from_numpy(block).to(device)
 
     # Data in memory is centred once; a memory map, block by block for every product.
-    in_memory = None if is_memory_mapped(X) else torch.cat([block for _, block in blocks()])
+    is_in_file = is_memory_mapped(X) or isinstance(X, BlockTable)
+    in_memory = None if is_in_file else torch.cat([block for _, block in blocks()])
 
     def multiply(columns: Tensor) -> Tensor:
         if in_memory is not None:
@@ -748,6 +750,9 @@ class LinearCode(NamedTuple):
     It is the most likely one (Tipping & Bishop 1999), also with fewer rows than features, where
     the rows have no variance at all along most of these directions.
     """
+    scales: np.ndarray | float = 1.0
+    """Factors of the columns before PCA. The mean is in the units of the rows, all else in those of
+    scaled ones."""
 
 
 def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | float) -> LinearCode:
@@ -770,7 +775,7 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
     n_directions = min(n_samples, n_features)
     is_count = isinstance(n_components, Integral)
     # The network computes in the dtype of X, which takes smaller variances for nothing.
-    rounding_of_network = n_features * float(np.finfo(X.dtype).eps)
+    rounding_of_network = n_features * float(np.finfo(float_dtype(X)).eps)
     problem = Problem(
         X,
         sample_weight,
@@ -782,13 +787,46 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
         negligible=rounding_of_network,
     )
     found = decompose(problem, "covariance_eigh" if n_samples >= n_features else "gram_eigh")
+    return shortened(found, n_components, n_directions, float_dtype(X))
+
+
+def linear_code_of_moments(
+    mean: np.ndarray, covariance: np.ndarray, n_components: int | float
+) -> LinearCode:
+    """Do what `linear_code` does for rows of which only the moments are known.
+
+    Parameters
+    ----------
+    mean : ndarray of shape (n_features,)
+    covariance : ndarray of shape (n_features, n_features)
+        Unbiased.
+    n_components : int or float
+        As of `linear_code`.
+
+    Returns
+    -------
+    LinearCode
+    """
+    variances, axes = principal_axes(torch.from_numpy(covariance))
+    found = Decomposition(mean, float(np.trace(covariance)), variances, axes)
+    if isinstance(n_components, Integral):
+        found = replace(found, variances=variances[: int(n_components)])
+    return shortened(found, n_components, len(mean), np.dtype(np.float32))
+
+
+def shortened(
+    found: Decomposition, n_components: int | float, n_directions: int, dtype: np.dtype
+) -> LinearCode:
+    """Keep the axes along which there is variance, or that explain a share of it."""
+    n_features = len(found.mean)
+    rounding_of_network = n_features * float(np.finfo(dtype).eps)
     variances = zero_out_rounding(found.variances, rounding_of_network)
-    rank = max(np.count_nonzero(variances), 1)
-    if not is_count:
+    rank = max(int(np.count_nonzero(variances)), 1)
+    if not isinstance(n_components, Integral):
         rank = min(rank, n_components_for_share(variances, n_components))
     variances = variances[:rank]
     rest = found.total_variance - float(variances.sum())
-    if rank == n_directions or rest <= found.total_variance * float(np.finfo(X.dtype).eps):
+    if rank == n_directions or rest <= found.total_variance * float(np.finfo(dtype).eps):
         rest = 0.0  # nothing but rounding
     return LinearCode(found.mean, variances, found.axes[:rank], rest / max(n_features - rank, 1))
 

@@ -160,15 +160,17 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
         Whether the decoder's matrices are those of the encoder transposed.
     use_bias : bool, default=True
         Whether layers add a bias. If False, centre the columns of X.
-    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"}, \
-            default="squared_error"
+    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"} or list of \
+            tuple, default="squared_error"
         What the reconstruction is trained to make small, averaged over the features:
         "squared_error" is the squared difference; "absolute_error" is the absolute difference, on
         which single huge values weigh less; "bernoulli" is the cross-entropy in nats, for values in
         [0, 1] such as pixels or shares; "poisson" is the negative log-probability in nats of
         counts, whose rate is the reconstruction; "gaussian" is the negative log-density in nats of
         a normal distribution around the reconstruction, whose variance is learned for each feature
-        and is at least 1e-6.
+        and is at least 1e-6. A list such as
+        ``[("categorical", 5), ("squared_error", 1)]`` gives blocks of columns losses of their own,
+        see the user guide.
     output_activation : "auto" or one of the activations, default="auto"
         Activation of the reconstruction. "auto" is "logistic" for the loss "bernoulli",
         "exponential" for "poisson", and "identity" for the others.
@@ -314,9 +316,8 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
         init: Literal["pca", "random"] = "pca",
         tied_weights: bool = False,
         use_bias: bool = True,
-        loss: Literal[
-            "squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"
-        ] = "squared_error",
+        loss: Literal["squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"]
+        | Sequence[tuple] = "squared_error",
         output_activation: str = "auto",
         dropout: float = 0.0,
         alpha: float = 0.0,

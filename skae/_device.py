@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from skae._blocks import map_of
 from skae._torch_compat import copy_all, own_tensors, threads_of_this_thread
 
 CPU = torch.device("cpu")
@@ -207,12 +208,7 @@ def available_memory(device: torch.device) -> int | None:
 
 def is_memory_mapped(X: Any) -> bool:
     """Whether an array is a view of a memory map."""
-    array = X
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            return True
-        array = array.base
-    return False
+    return map_of(X) is not None
 
 
 def matrix_fits(m: int, device: torch.device) -> bool:

@@ -144,6 +144,24 @@ def laplace_and_derivatives(
     return total, by_output, (n_cells - distance).div_(variance + variance)
 
 
+def mean_of_cells(
+    values: Tensor, known: Tensor | None, sizes: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Mean of the known cells of each row, (batch, n_features) -> (batch,); zero without any.
+
+    A column of a table that is several features counts as one cell, whose loss is their sum, if
+    `sizes` says so; see `Loss`.
+    """
+    if sizes is None:
+        if known is None:
+            return values.mean(dim=-1)
+        return (values * known).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
+    size = sizes(values)
+    if known is None:
+        return values.sum(dim=-1) / size.sum()
+    return (values * known).sum(dim=-1) / (size * known).sum(dim=-1).clamp(min=1.0)
+
+
 def squared_jacobian_norm(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Squared Frobenius norm of the Jacobian of a function of rows (Rifai et al. 2011).
 
@@ -193,6 +211,9 @@ class Density(NamedTuple):
 
     has_variance: bool = False
 
+    by_feature: bool = False
+    """Whether each feature has a variance of its own."""
+
 
 class Loss(NamedTuple):
     """A loss and what belongs to it."""
@@ -222,14 +243,29 @@ class Loss(NamedTuple):
     """Whether loss and density take the decoder's output as it is before the output activation,
     which then is the only one that fits."""
 
-    support: tuple[float, float] = (-np.inf, np.inf)
-    """The closed interval that targets lie in."""
+    support: tuple[Any, Any] = (-np.inf, np.inf)
+    """The closed interval that targets lie in: two numbers, or two arrays (n_features,)."""
 
     remedy: str = ""
     """What to do with values outside of it."""
 
     learns_variance: bool = False
     """Whether each feature has a variance of its own, which the module learns."""
+
+    composition: Any = None
+    """What the loss is put together from, if columns of a table have losses of their own."""
+
+    @property
+    def cell_sizes(self) -> Callable[[Tensor], Tensor] | None:
+        """Gives the share of each feature in a cell of its table, (n_features,), where a tensor is.
+
+        None if each feature is a cell.
+        """
+        return None if self.composition is None else self.composition.cell_sizes
+
+    def n_columns(self, n_features: int) -> int:
+        """Count the columns of the table that so many features are made of."""
+        return n_features if self.composition is None else len(self.composition.blocks)
 
 
 def add_noise(mean: np.ndarray, variance: Any, rng: np.random.RandomState) -> np.ndarray:
@@ -253,6 +289,7 @@ def draw_counts(mean: np.ndarray, variance: Any, rng: np.random.RandomState) -> 
 
 
 GAUSSIAN = Density(gaussian, gaussian_and_derivatives, add_noise, has_variance=True)
+GAUSSIAN_BY_FEATURE = GAUSSIAN._replace(by_feature=True)
 LAPLACE = Density(laplace, laplace_and_derivatives, add_laplace_noise, has_variance=True)
 BERNOULLI = Density(bernoulli, bernoulli_and_derivative, flip_coins)
 POISSON = Density(poisson, poisson_and_derivative, draw_counts)
@@ -278,7 +315,7 @@ LOSSES = {
     "gaussian": Loss(
         gaussian,
         gaussian_and_derivatives,
-        GAUSSIAN,
+        GAUSSIAN_BY_FEATURE,
         "identity",
         unit="negative log-density (nats per feature)",
         learns_variance=True,
@@ -304,19 +341,25 @@ LOSSES = {
 
 
 def feature_ranges(X: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value of each column of an array or sparse matrix, (n_features,)."""
+    """Smallest and largest known value of each column of an array or sparse matrix.
+
+    Both are of shape (n_features,). They are NaN for columns without known cells.
+    """
     smallest, largest = X.min(axis=0), X.max(axis=0)
     if sparse.issparse(X):
         return smallest.toarray().ravel(), largest.toarray().ravel()
+    if np.isnan(smallest).any():
+        return np.fmin.reduce(X, axis=0), np.fmax.reduce(X, axis=0)
     return smallest, largest
 
 
 def check_support(
-    X: Any, loss: str, feature_names: np.ndarray | None = None, *, table: str = "X"
+    X: Any, loss: str | Loss, feature_names: np.ndarray | None = None, *, table: str = "X"
 ) -> None:
     """Raise a ValueError that names the first column with values that ``loss`` cannot take."""
-    low, high = LOSSES[loss].support
-    if (low, high) == (-np.inf, np.inf):
+    entry = LOSSES[loss] if isinstance(loss, str) else loss
+    low, high = (np.broadcast_to(end, X.shape[1]) for end in entry.support)
+    if np.isinf(low).all() and np.isinf(high).all():
         return
     smallest, largest = feature_ranges(X)
     # Scalers return the ends of an interval up to rounding.
@@ -325,8 +368,9 @@ def check_support(
     if outside.any():
         column = int(outside.argmax())
         name = column if feature_names is None else repr(feature_names[column])
+        what = f"loss={loss!r}" if isinstance(loss, str) else "The loss of this block"
         raise ValueError(
-            f"loss={loss!r} takes values in [{low:g}, {high:g}], but column {name} of {table} "
-            f"ranges from {smallest[column]:g} to {largest[column]:g}. {LOSSES[loss].remedy}, or "
+            f"{what} takes values in [{low[column]:g}, {high[column]:g}], but column {name} of "
+            f"{table} ranges from {smallest[column]:g} to {largest[column]:g}. {entry.remedy}, or "
             "choose loss='squared_error'."
         )

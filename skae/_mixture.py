@@ -330,11 +330,10 @@ def shortened(linear: LinearCode, length: int, n_features: int) -> LinearCode:
     """Give the first components of a linear code; the others become noise."""
     rank = len(linear.variances)
     rest = linear.noise_variance * (n_features - rank) + linear.variances[length:].sum()
-    return LinearCode(
-        linear.mean,
-        linear.variances[:length],
-        linear.axes[:length],
-        rest / max(n_features - length, 1),
+    return linear._replace(
+        variances=linear.variances[:length],
+        axes=linear.axes[:length],
+        noise_variance=rest / max(n_features - length, 1),
     )
 
 

@@ -14,6 +14,8 @@ from sklearn.callback import CallbackContext, CallbackSupportMixin
 from sklearn.utils import check_random_state
 from torch import nn
 
+from skae._arrays import ArrayApiMixin
+from skae._checkpoint import Keeper
 from skae._device import (
     CPU,
     TORCH_DTYPE,
@@ -33,7 +35,9 @@ from skae._validation import float_dtype, within_range
 WORST = {"contributions": 1, "elementwise_loss": 1, "reconstruction_loss": 1, "score": -1}
 
 
-class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimator, ABC):
+class ModuleEstimator(
+    DocumentationLinkMixin, CallbackSupportMixin, ArrayApiMixin, BaseEstimator, ABC
+):
     """An estimator around a module: how it is trained, applied to rows, copied and saved.
 
     Fitted, it has ``module_`` on the CPU and in evaluation mode, and ``device_``, the name of the
@@ -73,6 +77,8 @@ class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimato
         device: torch.device,
         n_threads: int | None,
         fitted_attributes: Callable[[], dict[str, Any]],
+        keeper: Keeper,
+        module: nn.Module,
     ) -> Iterator[EpochReporter]:
         """Prepare for `train`: arithmetic, threads, random numbers, and who is told of epochs.
 
@@ -90,17 +96,29 @@ class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimato
             Threads of the CPU; None for as many as there are.
         fitted_attributes : callable
             Gives what `fit` would leave if it ended now.
+        keeper : Keeper
+            Knows what to go on from.
+        module : nn.Module
+            What is trained.
         """
         with (
             torch_at_work(device),
             private_random_numbers(seed, device),
             threads(n_threads),
-            EpochReporter(self, context, fitted_attributes=fitted_attributes, **task) as reporter,
+            keeper.going_on(module),
+            EpochReporter(
+                self, context, fitted_attributes=fitted_attributes, keeper=keeper, **task
+            ) as reporter,
         ):
             yield reporter
 
-    def _apply(self, method: str, X: Any, *arguments: Any) -> np.ndarray:
-        """Apply a method of the fitted module to rows, in their dtype."""
+    def _apply(
+        self, method: str, X: Any, *arguments: Any, known: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Apply a method of the fitted module to rows, in their dtype.
+
+        If not all cells are known, the method's last argument are those that are.
+        """
         device, dtype = torch.device(self.device_), TORCH_DTYPE[float_dtype(X).name]
         in_float64 = self._needs_float64 or dtype == torch.float64
         if not is_available(device) or (device.type == "mps" and in_float64):
@@ -110,7 +128,9 @@ class ModuleEstimator(DocumentationLinkMixin, CallbackSupportMixin, BaseEstimato
             module = copy_to(module, device, dtype)
         function = getattr(module, method)
         with torch_at_work(device), threads(self._threads_to_apply(X.shape)):
-            results = in_batches(lambda batch: function(batch, *arguments), X, device)
+            results = in_batches(
+                lambda batch, *cells: function(batch, *arguments, *cells), X, device, known
+            )
         return within_range(results, WORST.get(method))
 
     def __getstate__(self) -> dict[str, Any]:

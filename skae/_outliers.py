@@ -19,6 +19,7 @@ from sklearn.utils import Tags, check_random_state, get_tags, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from skae._arrays import ArrayApiMixin
 from skae._denoising_ensemble import DenoisingEnsemble
 from skae._documentation import DocumentationLinkMixin
 from skae._explanation import (
@@ -231,7 +232,12 @@ def widened(X: Any) -> Any:
 
 
 class AutoencoderOutlierDetector(
-    DocumentationLinkMixin, MetaEstimatorMixin, OutlierMixin, CallbackSupportMixin, BaseEstimator
+    DocumentationLinkMixin,
+    MetaEstimatorMixin,
+    OutlierMixin,
+    CallbackSupportMixin,
+    ArrayApiMixin,
+    BaseEstimator,
 ):
     """Outlier detection by the score of an autoencoder or of any other model of normal rows.
 
@@ -796,7 +802,12 @@ class AutoencoderOutlierDetector(
         """Model to fit."""
         if self.estimator is not None:
             return clone(self.estimator)
-        model = DenoisingEnsemble(device=self.device, random_state=seed, verbose=self.verbose)
+        model = DenoisingEnsemble(
+            contaminated=self.contamination != "auto",
+            device=self.device,
+            random_state=seed,
+            verbose=self.verbose,
+        )
         if get_config()["enable_metadata_routing"]:
             model.set_fit_request(sample_weight=True)
         return model

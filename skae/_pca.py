@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from skae._arrays import ArrayApiMixin
 from skae._decomposition import (
     EIGENSOLVERS,
     Decomposition,
@@ -43,8 +44,8 @@ from skae._unknown import SMALLEST_SHARE, Gaussian, known_moments, rows_with_kno
 from skae._validation import (
     check_finite,
     float_dtype,
-    has_finite_sum,
     mean_score,
+    unknown_cells,
     validate_codes,
     validate_table,
     validate_weights,
@@ -79,7 +80,13 @@ def _is_plain(random_state: Any) -> bool:
     return random_state is None or isinstance(random_state, Integral)
 
 
-class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PCA(
+    DocumentationLinkMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    ArrayApiMixin,
+    BaseEstimator,
+):
     """Principal component analysis (PCA), exact and for data of any size.
 
     Signature, attributes and sign convention are those of
@@ -494,12 +501,8 @@ class PCA(DocumentationLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMi
 
     def _unknown_rows(self, X: Any) -> np.ndarray | None:
         """Numbers of the rows of validated X with unknown cells; None if there are none."""
-        if sparse.issparse(X) or X.dtype.kind != "f" or has_finite_sum(X):
-            return None
-        names = getattr(self, "feature_names_in_", None)
-        check_finite(X, type(self).__name__, names, allow_nan=True)
-        (rows,) = np.nonzero(np.isnan(X).any(axis=1))
-        return rows if len(rows) else None
+        unknown = unknown_cells(X, type(self).__name__, getattr(self, "feature_names_in_", None))
+        return None if unknown is None else np.flatnonzero(unknown.any(axis=1))
 
     def _fill(self, X: Any) -> Any:
         """Fill the unknown cells of validated rows; X itself if there are none."""

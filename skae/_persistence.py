@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import InconsistentVersionWarning
 from torch import nn
 
+from skae._arrays import put_back, state_for_file
 from skae._device import CPU, to_tensor
 from skae._torch_compat import TORCH_VERSION
 
@@ -70,7 +71,7 @@ def described(versions: Mapping[str, str]) -> str:
 
 def with_versions(state: Mapping[str, Any]) -> dict[str, Any]:
     """Add to what ``__getstate__`` returns which versions saved it."""
-    return {**state, "_versions": current_versions()}
+    return {**state_for_file(dict(state)), "_versions": current_versions()}
 
 
 @contextmanager
@@ -110,6 +111,7 @@ def reading(estimator: BaseEstimator, state: Any) -> Iterator[dict[str, Any]]:
     try:
         add_parameters(estimator, state, may_lack_some=is_other)
         yield state
+        put_back(estimator)
     except Exception as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}, {error}"
         remedy = "The file is damaged or was changed: take another copy, or fit again."

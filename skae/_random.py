@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,6 +55,17 @@ def private_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
         yield
     finally:
         _CURRENT.generators = before
+
+
+def generator_states() -> dict[str, np.ndarray]:
+    """Copy the states of this thread's generators, by the type of their device."""
+    return {name: each.get_state().numpy() for name, each in _CURRENT.generators.items()}
+
+
+def set_generator_states(states: Mapping[str, np.ndarray]) -> None:
+    """Let this thread's generators go on from states that `generator_states` gave."""
+    for name, state in states.items():
+        _CURRENT.generators[name].set_state(torch.from_numpy(state.copy()))
 
 
 def generator(device: torch.device) -> torch.Generator | None:

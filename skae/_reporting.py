@@ -9,7 +9,8 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext
 from tqdm.auto import tqdm
 
-from skae._training import Progress
+from skae._checkpoint import Keeper
+from skae._training import Progress, State
 
 
 class EpochReporter:
@@ -23,6 +24,7 @@ class EpochReporter:
         X: Any,
         sample_weight: Any,
         fitted_attributes: Callable[[], dict[str, Any]],
+        keeper: Keeper,
         size: str = "",
     ) -> None:
         # An autoencoder's target is its input: a scorer that wants y is given X.
@@ -31,10 +33,12 @@ class EpochReporter:
         self.task_name = "epoch"
         self.context = context
         self.fitted_attributes = fitted_attributes
+        self.keep: Callable[[Progress, Callable[[], State]], None] = keeper.keep
         self.bar = tqdm(
             desc=f"{type(estimator).__name__}{size and f' ({size})'}",
             total=context.max_subtasks,
             unit="epoch",
+            initial=keeper.n_epochs,
             disable=not estimator.verbose,
         )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
+from warnings import warn
 
 import numpy as np
 import torch
@@ -135,6 +136,9 @@ class Settings:
     precision: str = "float32"
     """Of matrix products, "float32" or "bf16". Weights and sums are float32 either way."""
 
+    keeps_interrupted: bool = False
+    """Whether Ctrl-C ends the training with what it has reached, in place of an error."""
+
     never_worse: bool = False
     """Whether to return to the weights before the first epoch unless the loss of the monitored
     rows is clearly lower at the end, see `is_clear_gain`."""
@@ -191,6 +195,24 @@ class Progress:
     done: bool = False
     """Whether the training has come to its end."""
 
+    start: State | None = None
+    """What there was before the first epoch; None until then."""
+
+    first_losses: Tensor | None = None
+    """Loss of each monitored row before the first epoch, if the start is to be compared with."""
+
+    current: State | None = None
+    """What there is now, as far as it is kept: training goes on from it."""
+
+    stage: Progress | None = None
+    """That of the layer that is being pretrained."""
+
+    @property
+    def n_epochs_in_all(self) -> int:
+        """Epochs of this training and of its pretraining."""
+        n_pretrained = sum(map(len, self.pretrain_loss_curves))
+        return self.n_epochs + n_pretrained + (self.stage.n_epochs if self.stage else 0)
+
 
 class Observer(Protocol):
     """Sees every epoch, and may stop the training."""
@@ -203,6 +225,9 @@ class Observer(Protocol):
 
     def epoch_ends(self, progress: Progress) -> bool:
         """Take note that an epoch has ended; True stops the training."""
+
+    def keep(self, progress: Progress, state: Callable[[], State]) -> None:
+        """Keep what has been reached after an epoch, for which `state` gives weights and memory."""
 
 
 class Descent:
@@ -300,26 +325,37 @@ def train(
     ValueError
         If the loss or a weight becomes infinite or NaN.
     """
-    descent = Descent(module, settings, progress.memory)
-    recording = make_recording(descent, rows, settings)
     monitored_rows = rows if validation_rows is None else validation_rows
-    start = descent.state()
-    has_rival = validation_rows is not None or settings.never_worse
-    first_losses = row_losses(module, monitored_rows) if has_rival else torch.empty(0)
-    if validation_rows is not None:
-        progress.best_loss, progress.best = first_losses.mean().item(), start
+    memory = progress.memory
+    if progress.current is not None:
+        module.load_state_dict(progress.current.weights)
+        memory = progress.current.memory
+    descent = Descent(module, settings, memory)
+    recording = make_recording(descent, rows, settings)
+    if progress.start is None:
+        progress.start = descent.state()
+        if validation_rows is not None or settings.never_worse:
+            progress.first_losses = row_losses(module, monitored_rows)
+        if validation_rows is not None:
+            return_to_start(progress)
 
     while not progress.done:
         observer.epoch_begins()
-        loss = train_epoch(descent, rows, progress, settings, recording)
-        if validation_rows is not None:
-            loss = mean_loss(module, validation_rows)
-            progress.validation_loss_curve.append(loss)
-        check_finite(descent.weights.values, loss, progress.n_epochs)
-        compare(progress, descent, loss, settings, is_validated=validation_rows is not None)
-        progress.done = observer.epoch_ends(progress) or (
-            progress.n_epochs >= settings.max_iter or progress.n_idle >= settings.n_iter_no_change
-        )
+        with interruptible(progress, settings):
+            loss = train_epoch(descent, rows, progress, settings, recording)
+            if validation_rows is not None:
+                loss = mean_loss(module, validation_rows)
+                progress.validation_loss_curve.append(loss)
+            check_finite(descent.weights.values, loss, progress.n_epochs)
+        if progress.done:
+            break
+        with interruptible(progress, settings):
+            compare(progress, descent, loss, settings, is_validated=validation_rows is not None)
+            progress.done = observer.epoch_ends(progress) or (
+                progress.n_epochs >= settings.max_iter
+                or progress.n_idle >= settings.n_iter_no_change
+            )
+            observer.keep(progress, descent.state)
 
     end = progress.best or descent.state()
     if validation_rows is None:
@@ -328,12 +364,41 @@ def train(
     else:
         module.load_state_dict(end.weights)
     progress.memory = end.memory
-    if not settings.never_worse or is_clear_gain(row_losses(module, monitored_rows), first_losses):
+    if not settings.never_worse:
         return
-    module.load_state_dict(start.weights)
+    assert progress.first_losses is not None
+    if is_clear_gain(row_losses(module, monitored_rows), progress.first_losses):
+        return
+    module.load_state_dict(progress.start.weights)
     progress.kept_start, progress.memory = True, {}
     if validation_rows is not None:
-        progress.best_loss, progress.best = first_losses.mean().item(), start
+        return_to_start(progress)
+
+
+@contextmanager
+def interruptible(progress: Progress, settings: Settings) -> Iterator[None]:
+    """Context in which Ctrl-C may end the training; what the block adds to the curves goes."""
+    curves = (progress.loss_curve, progress.validation_loss_curve, *progress.part_curves.values())
+    lengths, n_epochs = list(map(len, curves)), progress.n_epochs
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not settings.keeps_interrupted or n_epochs == 0:
+            raise
+        for curve, length in zip(curves, lengths, strict=True):
+            del curve[length:]
+        progress.n_epochs, progress.done = n_epochs, True
+        warn(
+            f"Training was interrupted after {n_epochs} of at most {settings.max_iter} epochs; the "
+            "model is the best one until then. To go on, set warm_start=True and call fit again.",
+            stacklevel=2,
+        )
+
+
+def return_to_start(progress: Progress) -> None:
+    """Take what there was before the first epoch for the best."""
+    assert progress.first_losses is not None
+    progress.best_loss, progress.best = progress.first_losses.mean().item(), progress.start
 
 
 def pretrain(
@@ -344,12 +409,21 @@ def pretrain(
     observer: Observer,
 ) -> None:
     """Train each layer as an autoencoder of the codes of the layer below it."""
+    if progress.start is not None:
+        return  # of the training that comes after this one
+    if progress.current is not None:
+        module.load_state_dict(progress.current.weights)
+    n_done = len(progress.pretrain_loss_curves)
     for number, stage in enumerate(module.stages(), start=1):
         observer.task_name = f"pretraining of layer {number}"
-        stage_progress = Progress()
-        train(stage, rows, None, stage_progress, settings, observer)
-        progress.pretrain_loss_curves.append(stage_progress.loss_curve)
+        if number > n_done:
+            progress.current = State(state_of(module))
+            progress.stage = progress.stage or Progress()
+            train(stage, rows, None, progress.stage, settings, observer)
+            progress.pretrain_loss_curves.append(progress.stage.loss_curve)
+            progress.stage = None
         rows = encode_rows(stage.eval().encode, rows)
+    progress.current = None
     observer.task_name = "epoch"
 
 
@@ -501,7 +575,7 @@ def is_clear_gain(losses: Tensor, earlier_losses: Tensor) -> bool:
     ----------
     losses, earlier_losses : Tensor of shape (n_rows,)
     """
-    gains = (earlier_losses - losses).cpu().double()
+    gains = (earlier_losses.cpu() - losses.cpu()).double()
     standard_error = gains.std(correction=0) / math.sqrt(len(gains))
     return bool(gains.mean() > standard_error)
 
@@ -512,14 +586,22 @@ def is_gain(loss: float, best_loss: float, tol: float) -> bool:
 
 
 def mean_squared_residual(reconstruct: Callable[[Tensor], Tensor], rows: Rows) -> Tensor:
-    """Weighted mean over the rows of the squared residual of each feature, (n_features,)."""
+    """Weighted mean over the rows of the squared residual of each feature, (n_features,).
+
+    Of the known cells, if not all are.
+    """
     total = torch.zeros(rows.restored.shape[1], dtype=torch.float32, device=rows.device)
+    n_rows = torch.zeros_like(total)
     # A module that has not been trained yet is in training mode, and may draw.
     with torch.no_grad(), random_numbers_of_the_process():
         for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False):
             squared = torch.square(reconstruct(batch.x) - batch.restored)
-            total += (squared if batch.weights is None else squared * batch.weights[:, None]).sum(0)
-    return total / len(rows)
+            weights = None if batch.weights is None else batch.weights[:, None]
+            if batch.known is not None:
+                weights = batch.known if weights is None else weights * batch.known
+                n_rows += weights.sum(dim=0)
+            total += (squared if weights is None else squared * weights).sum(0)
+    return total / (len(rows) if rows.known is None else n_rows.clamp(min=1e-30))
 
 
 def encode_rows(encode: Callable[[Tensor], Tensor], rows: Rows) -> Rows:

@@ -17,9 +17,16 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder, Start
+from skae._block_losses import activation_of, loss_of
 from skae._checks import warn_of_small_columns
 from skae._decomposition import LinearCode, most_likely_noise, probabilistic_pca
-from skae._losses import GAUSSIAN, LOSSES, VARIANCE_FLOOR, learned_variance
+from skae._losses import (
+    VARIANCE_FLOOR,
+    gaussian,
+    learned_variance,
+    mean_of_cells,
+    squared_error,
+)
 from skae._mixture import (
     CLUSTER_COUNTS,
     SMALLEST_SHARE,
@@ -36,7 +43,7 @@ from skae._sklearn_compat import Interval, StrOptions, validate_parameter_constr
 from skae._torch_compat import sigmoid_backward
 from skae._training import ByHand, TrainableModule, encode_rows, mean_squared_residual
 from skae.networks._chain import Activated, Chain, OwnWeights, chained
-from skae.networks._dense import OUTPUT_ACTIVATIONS, Network
+from skae.networks._dense import Network
 
 # Smallest variance of a posterior, exp(-20). Where the data has little noise variances do fall to
 # exp(-14), and float32 cannot tell a mean from one that is exp(-10) away.
@@ -59,6 +66,9 @@ SHARE_OF_VARIANCE = 0.9
 
 # Variance over the rows from which a posterior mean counts as active (Burda et al. 2016).
 ACTIVE_VARIANCE = 0.01
+
+# Rows of a table in a file whose codes tell which components are active.
+MAX_CODES = 2**16
 
 
 def posterior_variance(logit: Tensor) -> Tensor:
@@ -140,10 +150,10 @@ class VariationalAutoencoder(TrainableModule):
         posterior.
     decoder : nn.Module
         (batch, n_components) -> (batch, n_features).
-    loss : str
-        Key of `LOSSES`. Its density is the likelihood.
+    loss : str or sequence of tuple
+        As `loss_of` takes it. Its density is the likelihood.
     output_activation : str
-        Key of `OUTPUT_ACTIVATIONS`.
+        As `activation_of` takes it.
     n_features, n_components : int
     noise_variance : float or None
         Variance of the likelihood, if it has any; None learns it.
@@ -163,7 +173,7 @@ class VariationalAutoencoder(TrainableModule):
         encoder: nn.Module,
         decoder: nn.Module,
         *,
-        loss: str,
+        loss: Any,
         output_activation: str,
         n_features: int,
         n_components: int,
@@ -173,7 +183,7 @@ class VariationalAutoencoder(TrainableModule):
         n_clusters: int = 1,
     ) -> None:
         super().__init__()
-        self._loss = LOSSES[loss]
+        self._loss = loss_of(loss)
         self._density = self._loss.density
         self._noise_variance = noise_variance
         self._beta = self._warm_beta = beta
@@ -181,7 +191,7 @@ class VariationalAutoencoder(TrainableModule):
         self.n_warmup_epochs = max(beta_warmup - 1, 0)  # the last one has the full weight
         self.encoder = encoder
         self.decoder = decoder
-        self.output_activation = OUTPUT_ACTIVATIONS[output_activation]()
+        self.output_activation = activation_of(self._loss, output_activation)
         self.n_clusters = n_clusters
         self.prior: MixturePrior | None = None
         shape: tuple[int, ...] = (n_components,)
@@ -190,7 +200,7 @@ class VariationalAutoencoder(TrainableModule):
             shape = (n_clusters, n_components)
         self.logit = nn.Parameter(torch.zeros(shape, dtype=torch.float32))
         if self._density.has_variance and noise_variance is None:
-            n_variances = n_features if self._loss.learns_variance else 1
+            n_variances = n_features if self._density.by_feature else 1
             self.scaled_log_noise = nn.Parameter(torch.zeros(n_variances, dtype=torch.float32))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,9 +240,9 @@ class VariationalAutoencoder(TrainableModule):
         variance = (self.noise_variance(),) if self._loss.learns_variance else ()
         return self._loss.elementwise(self._output(self.encode(x), x), x, *variance)
 
-    def reconstruction_loss(self, x: Tensor) -> Tensor:
-        """Mean of `elementwise_loss` over the features, (batch,)."""
-        return self.elementwise_loss(x).mean(dim=-1)
+    def reconstruction_loss(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """Mean of `elementwise_loss` over the known features, (batch,)."""
+        return mean_of_cells(self.elementwise_loss(x), known, self._loss.cell_sizes)
 
     def noise_variance(self) -> Tensor | None:
         """Variance of the likelihood, of shape (1,) or (n_features,); None if it has none."""
@@ -407,8 +417,8 @@ class VariationalAutoencoder(TrainableModule):
         beta = self._warm_beta if self.training else self._beta
         return losses[..., 0] + beta * losses[..., 1]
 
-    def score(self, x: Tensor, n_importance_samples: int) -> Tensor:
-        """Lower bound of log p(x) in nats, (batch,).
+    def score(self, x: Tensor, n_importance_samples: int, known: Tensor | None = None) -> Tensor:
+        """Lower bound of log p(x) in nats, or of that of the known cells, (batch,).
 
         The evidence lower bound, or with several samples that of importance weights.
         """
@@ -416,7 +426,7 @@ class VariationalAutoencoder(TrainableModule):
         prior = self.prior
         if prior is None:
             variance = posterior_variance(logit + self.logit)
-            return self._bound(x, code, variance, n_importance_samples, torch.clone)
+            return self._bound(x, known, code, variance, n_importance_samples, torch.clone)
         coordinates = prior.coordinates(code)
         log_memberships = prior.log_memberships(coordinates)
         log_densities = torch.full_like(log_memberships, -math.inf)
@@ -425,6 +435,7 @@ class VariationalAutoencoder(TrainableModule):
             if len(rows) > 0:
                 log_densities[rows, cluster] = prior.log_shares[cluster] + self._bound(
                     x[rows],
+                    None if known is None else known[rows],
                     coordinates[rows, cluster] * prior.gains[cluster],
                     posterior_variance(logit[rows] + self.logit[cluster]),
                     n_importance_samples,
@@ -435,6 +446,7 @@ class VariationalAutoencoder(TrainableModule):
     def _bound(
         self,
         x: Tensor,
+        known: Tensor | None,
         mean: Tensor,
         variance: Tensor,
         n_importance_samples: int,
@@ -452,7 +464,8 @@ class VariationalAutoencoder(TrainableModule):
         for chunk in points.to(x).split(max(1, INFERENCE_BATCH_SIZE // n_rows)):
             w = mean + chunk[:, None] * std  # (n_points of the chunk, batch, n_components)
             rows = x.expand(len(chunk), *x.shape).flatten(0, 1)
-            log_weight = -self.negative_log_likelihood(place(w).flatten(0, 1), rows)
+            cells = None if known is None else known.expand(len(chunk), *x.shape).flatten(0, 1)
+            log_weight = -self.negative_log_likelihood(place(w).flatten(0, 1), rows, cells)
             log_weight = log_weight.reshape(len(chunk), n_rows)
             if weighted:
                 # log p(w) - log q(w|x)
@@ -521,13 +534,15 @@ class VAETransformer(BaseAutoencoder):
         the start of Keras.
     use_bias : bool, default=True
         Whether layers add a bias. If False, centre the columns of X.
-    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"}, \
-            default="squared_error"
+    loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"} or list of \
+            tuple, default="squared_error"
         Likelihood p(x|z). "squared_error" is a normal distribution with one variance for all
         features; "gaussian" is one with a variance for each feature; "absolute_error" is a Laplace
         distribution with one variance for all features, whose tails are longer; "bernoulli" is for
         binary values, and takes shares such as pixels in [0, 1] too, for which it is not a density;
-        "poisson" is for counts.
+        "poisson" is for counts. A list such as
+        ``[("categorical", 5), ("squared_error", 1)]`` gives blocks of columns losses of their own,
+        see the user guide.
     output_activation : "auto" or one of the activations, default="auto"
         Activation of the reconstruction. "auto" is "logistic" for the loss "bernoulli",
         "exponential" for "poisson", and "identity" for the others.
@@ -714,9 +729,8 @@ class VAETransformer(BaseAutoencoder):
         network: Network | None = None,
         init: Literal["pca", "random"] = "pca",
         use_bias: bool = True,
-        loss: Literal[
-            "squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"
-        ] = "squared_error",
+        loss: Literal["squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"]
+        | Sequence[tuple] = "squared_error",
         output_activation: str = "auto",
         noise_variance: float | Literal["learned"] = "learned",
         beta: float = 1.0,
@@ -857,7 +871,7 @@ class VAETransformer(BaseAutoencoder):
             Standard deviation along each component. Where a component carries nothing about the
             row, it is that of the codes of all rows: one, with one cluster.
         """
-        moments = self._apply("posterior_moments", self._validate_rows(X))
+        moments = self._apply("posterior_moments", self._read(X)[0])
         return moments[:, : self.n_components_], moments[:, self.n_components_ :]
 
     def sample(
@@ -901,7 +915,7 @@ class VAETransformer(BaseAutoencoder):
         X = self._apply("decode", codes)
         if not with_noise:
             return X
-        density = LOSSES[self._fitted_loss].density
+        density = loss_of(self._fitted_loss).density
         return density.sample(X, self.noise_variance_, rng)
 
     def _build_module(
@@ -941,7 +955,8 @@ class VAETransformer(BaseAutoencoder):
             return module
         self._anchor_at_mixture(module, start.linear, noise, mixture)
         # Of huge columns it is infinite in float32, which training says in words.
-        module.start_noise_variance(torch.full((n_features,), noise, dtype=torch.float64).float())
+        noise_by_feature = np.full(n_features, noise) / np.square(start.linear.scales)
+        module.start_noise_variance(torch.from_numpy(noise_by_feature).float())
         return module
 
     def _anchor_at_mixture(
@@ -965,17 +980,23 @@ class VAETransformer(BaseAutoencoder):
         loadings = scales[:, np.newaxis] * linear.axes
         self._anchor((module.encoder, module.decoder), linear, projection, loadings)
 
-    def _share_of_variance(self) -> float | None:
-        if self.n_components != "auto":
-            return float(self.n_components)
-        # Without a variance of the noise the density of a linear code is not that of the rows.
-        return None if LOSSES[self.loss].density.has_variance else SHARE_OF_VARIANCE
+    def _length(self) -> int | float | None:
+        if not isinstance(self.n_components, str):
+            return self.n_components
+        # Without one variance of the noise the density of a linear code is not that of the rows.
+        has_variance = isinstance(self.loss, str) and loss_of(self.loss).density.has_variance
+        return None if has_variance else SHARE_OF_VARIANCE
 
     def _choice(self, rows: Rows, n_components: int | None) -> Choice:
         fixed = None if self.noise_variance == "learned" else float(self.noise_variance)
         if not isinstance(self.n_clusters, str):
             counts: tuple[int, ...] = (int(self.n_clusters),)
-        elif self._is_anchored() and LOSSES[self.loss].density is GAUSSIAN:
+        elif (
+            self._is_anchored()
+            and isinstance(self.loss, str)
+            and loss_of(self.loss).elementwise in (squared_error, gaussian)
+            and rows.known is None  # filled cells have less variance than they should
+        ):
             counts = CLUSTER_COUNTS
         else:
             counts = (1,)
@@ -988,19 +1009,20 @@ class VAETransformer(BaseAutoencoder):
         return {"n_clusters": module.n_clusters}
 
     def _check_likelihood(self) -> None:
-        loss = LOSSES[self.loss]
-        shares_variance = loss.density.has_variance and not loss.learns_variance
+        density = loss_of(self.loss).density
+        shares_variance = density.has_variance and not density.by_feature
         if self.noise_variance != "learned" and not shares_variance:
             raise ValueError(
                 f"noise_variance={self.noise_variance} fixes one variance for all features, which "
                 f"loss={self.loss!r} does not have; use loss='squared_error' or "
                 "noise_variance='learned'."
             )
-        if not isinstance(self.n_clusters, str) and self.n_clusters > 1 and not self._is_anchored():
+        has_code = self._is_anchored() and isinstance(self.loss, str)
+        if not isinstance(self.n_clusters, str) and self.n_clusters > 1 and not has_code:
             raise ValueError(
-                f"n_clusters={self.n_clusters} needs the dense network with init='pca', whose "
-                "linear code the clusters are fitted in; use network=None and init='pca', or "
-                "n_clusters=1."
+                f"n_clusters={self.n_clusters} needs the dense network with init='pca' and one "
+                "loss for all columns, whose linear code the clusters are fitted in; use "
+                "network=None and init='pca', or n_clusters=1."
             )
         if self.beta_warmup > self.max_iter:
             raise ValueError(
@@ -1011,7 +1033,7 @@ class VAETransformer(BaseAutoencoder):
 
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         assert isinstance(module, VariationalAutoencoder)
-        codes, weights = encode_rows(module.eval().encode, rows).source()
+        codes, weights = encode_rows(module.eval().encode, rows.spread_over(MAX_CODES)).source()
         centred = codes - np.average(codes, axis=0, weights=weights)
         variances = np.average(np.square(centred), axis=0, weights=weights)
         noise_variance: Any = module.noise_variance()
@@ -1019,7 +1041,7 @@ class VAETransformer(BaseAutoencoder):
             noise_variance = float(self.noise_variance)
         elif noise_variance is not None:
             noise_variance = noise_variance.detach().cpu().double().numpy()
-            if not LOSSES[self.loss].learns_variance:
+            if not loss_of(self.loss).density.by_feature:
                 noise_variance = float(noise_variance[0])
         return {
             "active_units_": int(np.count_nonzero(variances > ACTIVE_VARIANCE)),

@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from skae._blocks import ArrowTable, BlockTable, check_length, is_arrow_source, map_of
 from skae._sklearn_compat import _check_feature_names, _check_sample_weight, _get_feature_names
 
 FLOATS = (np.float64, np.float32)
@@ -60,7 +61,7 @@ def validate_table(
     reset : bool, default=True
         Whether this is a fit, from which later tables take number and names of columns.
     accept_sparse, ensure_min_samples, ensure_all_finite
-        As in `sklearn.utils.check_array`. Sparse cells are always checked.
+        As in `sklearn.utils.check_array`. Sparse cells are always checked, and none may be NaN.
     dtype : {(numpy.float64, numpy.float32), None}
         What numbers become that are neither; None leaves them.
 
@@ -76,7 +77,7 @@ def validate_table(
         If X is no table, or has the wrong columns, or holds a cell that is no number, unknown or
         infinite; with the columns, and what to do.
     """
-    check_cells = ensure_all_finite is True
+    check_cells = ensure_all_finite is not False
     if not hasattr(estimator, "feature_names_in_"):
         n_columns = None if reset else estimator.n_features_in_
         if is_ready(X, n_columns, ensure_min_samples, check_cells):
@@ -85,7 +86,7 @@ def validate_table(
             return X
     X = native_table(X)
     check_names(estimator, X, reset)
-    if not reset and isinstance(X, np.ndarray) and X.dtype.kind in "iu":
+    if isinstance(X, np.ndarray) and X.dtype.kind in "iu" and (not reset or map_of(X) is not None):
         dtype = None
     numbers = read_table(
         X,
@@ -134,7 +135,14 @@ def read_table(
     """
     owner = name_of(estimator)
     X = native_table(X, table)
-    if isinstance(X, np.memmap) and X.dtype.kind in "iu":
+    check_length(X)
+    if isinstance(X, BlockTable):
+        check_rows(X, owner, ensure_min_samples)
+        if ensure_all_finite:
+            allow_nan = ensure_all_finite == "allow-nan"
+            check_finite(X, owner, X.column_names, allow_nan=allow_nan, table=table)
+        return X
+    if map_of(X) is not None and X.dtype.kind in "iu":
         dtype = None
     numbers = to_numbers(X, estimator, table)
     if sparse.issparse(numbers) and not accept_sparse:
@@ -157,6 +165,16 @@ def read_table(
         allow_nan = ensure_all_finite == "allow-nan"
         check_finite(numbers, owner, column_labels(X), allow_nan=allow_nan, table=table)
     return numbers
+
+
+def check_rows(X: BlockTable, owner: str, ensure_min_samples: int) -> None:
+    """Raise a ValueError if a table in a file has too few rows or no columns, as scikit-learn."""
+    for size, wanted, what in ((len(X), ensure_min_samples, "sample"), (X.shape[1], 1, "feature")):
+        if size < wanted:
+            raise ValueError(
+                f"Found array with {size} {what}(s) (shape={X.shape}) while a minimum of {wanted} "
+                f"is required by {owner}."
+            )
 
 
 def float_dtype(X: Any) -> np.dtype:
@@ -212,6 +230,8 @@ def validate_codes(estimator: BaseEstimator, X: Any) -> np.ndarray:
         return X
     X = native_table(X)
     codes = read_table(X, estimator)
+    if isinstance(codes, BlockTable):
+        codes = np.asarray(codes)
     codes = codes.astype(float_dtype(codes), copy=False)
     owner = name_of(estimator)
     if codes.shape[1] != estimator.n_components_:
@@ -482,7 +502,7 @@ def check_finite(
     labels : sequence, default=None
         Names of the columns; None counts them.
     allow_nan : bool, default=False
-        Whether NaN is taken for an unknown cell.
+        Whether NaN is taken for an unknown cell, of dense tables.
     table : str, default="X"
         Name of the table, for the message.
     """
@@ -491,10 +511,11 @@ def check_finite(
     if has_finite_sum(X.data if sparse.issparse(X) else X):
         return
     counts = count_by_column(X, np.isnan)
-    if counts.any() and not allow_nan:
+    if counts.any() and (sparse.issparse(X) or not allow_nan):
+        where = " in sparse tables" * sparse.issparse(X)
         raise ValueError(
             f"Input {table} contains NaN: {counted(counts, labels, 'unknown')}. {owner} does not "
-            "take unknown cells yet. Drop these rows or columns, or fill the cells first, for "
+            f"take unknown cells{where}. Drop these rows or columns, or fill the cells first, for "
             "example by SimpleImputer in a Pipeline."
         )
     counts = count_by_column(X, np.isinf)
@@ -504,6 +525,34 @@ def check_finite(
             f"{counted(counts, labels, 'such')}. {owner} takes finite numbers. Drop these rows, "
             "or replace the cells by the largest value that can occur."
         )
+
+
+def unknown_cells(
+    X: Any, owner: str, labels: Sequence[Any] | None = None, *, table: str = "X"
+) -> np.ndarray | None:
+    """Find the unknown cells of a validated table that may have some.
+
+    Parameters
+    ----------
+    X : ndarray or sparse matrix of shape (n_samples, n_features)
+    owner, labels, table
+        As in `check_finite`.
+
+    Returns
+    -------
+    ndarray of bool of shape (n_samples, n_features) or None
+        None if all cells are known.
+
+    Raises
+    ------
+    ValueError
+        If a cell is infinite; it names the columns.
+    """
+    if sparse.issparse(X) or X.dtype.kind != "f" or has_finite_sum(X):
+        return None
+    check_finite(X, owner, labels, allow_nan=True, table=table)
+    unknown = np.isnan(np.asarray(X))
+    return unknown if unknown.any() else None
 
 
 def count_by_column(X: Any, is_bad: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -537,6 +586,10 @@ def native_table(X: Any, table: str = "X") -> Any:
     """Turn a table into one of which scikit-learn can take rows and see the names of columns."""
     if isinstance(X, torch.Tensor):
         return array_of_tensor(X, table)
+    if isinstance(X, BlockTable):
+        return X
+    if is_arrow_source(X):
+        return ArrowTable(X, table)
     if hasattr(X, "collect_schema") and hasattr(X, "collect"):
         raise TypeError(
             f"{table} is a {type(X).__name__}, whose values are not computed yet; pass "
@@ -583,6 +636,8 @@ def columns_of(X: Any) -> Iterable[Any] | None:
 
 def column_labels(X: Any) -> Sequence[Any] | None:
     """Names of the columns of a DataFrame, of any type."""
+    if isinstance(X, BlockTable):
+        return X.column_names
     if columns_of(X) is None:
         return None
     return list(X.column_names if hasattr(X, "column_names") else X.columns)
@@ -637,19 +692,28 @@ def fill_masked(X: Any) -> np.ndarray:
 
 def array_of_tensor(X: torch.Tensor, table: str) -> np.ndarray:
     """Turn a tensor in host memory into an array, without a copy if NumPy has its type."""
-    what = None
-    if X.is_nested or X.layout != torch.strided:
-        what = "is not dense", "to_dense()"
-    elif X.device.type != "cpu":
-        what = f"is on the device {str(X.device)!r}, and results are in host memory", "cpu()"
-    elif X.requires_grad:
-        what = "requires gradients, and results do not carry any", "detach()"
-    if what is not None:
-        raise NotNumbersError(f"{table} is a tensor that {what[0]}; pass {table}.{what[1]}.")
+    check_plain_tensor(X, table)
+    if X.device.type != "cpu":
+        raise NotNumbersError(
+            f"{table} is a tensor that is on the device {str(X.device)!r}, and results are in host "
+            f"memory; pass {table}.cpu(), or use sklearn.set_config(array_api_dispatch=True), with "
+            "which they are on the device of the rows."
+        )
     try:
         return X.resolve_conj().resolve_neg().numpy()
     except TypeError:  # bfloat16 and still shorter numbers
         return X.to(torch.float64).numpy()
+
+
+def check_plain_tensor(X: torch.Tensor, table: str) -> None:
+    """Raise an error for a tensor that has no dense cells, or gradients."""
+    what = None
+    if X.is_nested or X.layout != torch.strided:
+        what = "is not dense", "to_dense()"
+    elif X.requires_grad:
+        what = "requires gradients, and results do not carry any", "detach()"
+    if what is not None:
+        raise NotNumbersError(f"{table} is a tensor that {what[0]}; pass {table}.{what[1]}.")
 
 
 def check_two_axes(X: Any, estimator: BaseEstimator, table: str, given: Any = None) -> None:
@@ -707,6 +771,8 @@ def names_of(X: Any) -> np.ndarray | None:
     """Names of the columns if all of them are text."""
     if isinstance(X, np.ndarray | list | torch.Tensor) or sparse.issparse(X):
         return None  # looking for them would take longer than one row through a network
+    if isinstance(X, BlockTable):
+        return None if X.column_names is None else np.asarray(X.column_names, dtype=object)
     return _get_feature_names(X)
 
 
@@ -723,6 +789,8 @@ def check_names(estimator: BaseEstimator, X: Any, reset: bool) -> None:
             stacklevel=2,
         )
     elif reset or names is not None:
+        if isinstance(X, BlockTable):
+            X = pd.DataFrame(columns=X.column_names)
         _check_feature_names(estimator, X, reset=reset)
 
 

@@ -16,7 +16,8 @@ def run_suite(tmp_path, *arguments):
     # One thread: the problems are tiny, and threads that wait for each other cost minutes on a
     # busy machine.
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-    environment = {name: v for name, v in os.environ.items() if name != "SCIPY_ARRAY_API"}
+    # scikit-learn's tests of arrays of other libraries need both.
+    settings = {"SCIPY_ARRAY_API": "1", "SKLEARN_RUN_FLOAT32_TESTS": "1"}
     path = os.pathsep.join([str(TESTS), str(Path(skae.__file__).parents[1])])
     return subprocess.run(
         [
@@ -25,9 +26,7 @@ def run_suite(tmp_path, *arguments):
             *arguments,
         ],
         cwd=tmp_path,
-        # Without SCIPY_ARRAY_API, as by default: skae's PCA takes arrays of other libraries and
-        # gives NumPy's, and does not claim scikit-learn's array API support.
-        env={**environment, **threads, "PYTHONPATH": path, "SKLEARN_RUN_FLOAT32_TESTS": "1"},
+        env={**os.environ, **threads, **settings, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,

@@ -62,6 +62,9 @@ class Recorder:
         self.events.append("end")
         return len(progress.loss_curve) == self.stop_after
 
+    def keep(self, progress, state):
+        pass
+
 
 def line_rows(n_rows=40, seed=0, weights=None):
     generator = torch.Generator().manual_seed(seed)

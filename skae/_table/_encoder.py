@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -26,6 +26,7 @@ from skae._table._frames import (
     layout_of,
     open_array,
     open_frame,
+    replace_columns,
     write_frame,
 )
 from skae._table._kinds import KINDS, check_choice, check_form, in_unit, kind_of
@@ -227,18 +228,27 @@ class TableEncoder(DocumentationLinkMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         index = X.index if isinstance(X, pd.DataFrame) else None
-        codes = check_array(X, dtype=np.float64, ensure_all_finite="allow-nan")
-        if codes.shape[1] != self._n_encoded:
-            raise ValueError(
-                f"X has {codes.shape[1]} columns, but TableEncoder gives {self._n_encoded} encoded "
-                "columns and needs all of them to decode."
-            )
-        codes = np.clip(codes, -FARTHEST, FARTHEST)
-        columns = [
-            decode(column, codes[:, block.columns])
-            for column, block in zip(self._columns, self.blocks_, strict=True)
-        ]
-        return write_frame(self._layout, columns, index)
+        return write_frame(self._layout, self._decode(X), index)
+
+    def sum_by_column(self, X: ArrayLike) -> np.ndarray:
+        """Add up numbers of encoded columns, such as parts of a score, by column of the table.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_encoded)
+            A number for each encoded column.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, `n_features_in_`)
+            Their sum for each column of the table; zero for one that was left out.
+        """
+        check_is_fitted(self)
+        values = self._validate_encoded(X)
+        sums = np.zeros((len(values), self.n_features_in_))
+        for column, block in zip(self._columns, self.blocks_, strict=True):
+            sums[:, column["position"]] = values[:, block.columns].sum(axis=1)
+        return sums
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the encoded columns, such as "town_Ulm" and "since_weekday_sin".
@@ -282,6 +292,94 @@ class TableEncoder(DocumentationLinkMixin, TransformerMixin, BaseEstimator):
         """Where the columns are in an encoded row."""
         check_is_fitted(self)
         return tuple(blocks_of(self._columns))
+
+    def _validate_encoded(self, X: ArrayLike) -> np.ndarray:
+        codes = check_array(X, dtype=np.float64, ensure_all_finite="allow-nan")
+        if codes.shape[1] != self._n_encoded:
+            raise ValueError(
+                f"X has {codes.shape[1]} columns, but TableEncoder gives {self._n_encoded} encoded "
+                "columns and needs all of them to decode."
+            )
+        return codes
+
+    def _decode(self, X: ArrayLike) -> list[Cells]:
+        """Cells of each encoded column of the table."""
+        codes = np.clip(self._validate_encoded(X), -FARTHEST, FARTHEST)
+        return [
+            decode(column, codes[:, block.columns])
+            for column, block in zip(self._columns, self.blocks_, strict=True)
+        ]
+
+    def _fill(self, X: Any, codes: np.ndarray) -> Any:
+        """Table X with decoded numbers in its unknown cells, in its own types.
+
+        Columns without unknown cells are as they are.
+        """
+        frame = self._open(X, reset=False)
+        filled = {}
+        for column, cells in zip(self._columns, self._decode(codes), strict=True):
+            own = read_column(frame, column["position"])
+            if not own.known.all():
+                filled[column["position"]] = completed(own, cells)
+        return replace_columns(frame, filled)
+
+    def _encode_part(self, X: Any) -> tuple[np.ndarray, dict[int, Cells]]:
+        """Encode rows of some columns of the table.
+
+        Returns
+        -------
+        codes : ndarray of shape (n_samples, n_encoded)
+            NaN in the other columns.
+        cells : dict
+            What is given, by the numbers of the encoded columns of the table.
+        """
+        frame = open_frame(X)
+        if frame is None or not frame.names:
+            raise ValueError(
+                "conditions must be a DataFrame with columns of the table, one row for each "
+                f"condition, and is {type(X).__name__}."
+            )
+        known = {column["name"] for column in self._columns}
+        for name in frame.names:
+            if name not in known:
+                raise ValueError(
+                    f"conditions has a column {name!r}, which is none that the model has a "
+                    f"distribution of: {list(known)[:MAX_NAMED]}, ..."
+                )
+        codes = np.full((len_of(frame), self._n_encoded), np.nan)
+        given: dict[int, Cells] = {}
+        for number, (column, block) in enumerate(zip(self._columns, self.blocks_, strict=True)):
+            if column["name"] not in frame.names:
+                continue
+            part = column | {"position": frame.names.index(column["name"])}
+            codes[:, block.columns], new = encode(part, frame)
+            if new:
+                raise ValueError(
+                    f"conditions has values of column {column['name']!r} that it did not have in "
+                    f"fit: {', '.join(new[:MAX_NAMED])}. The model knows nothing of them."
+                )
+            given[number] = in_unit(read_column(frame, part["position"]), column["details"])
+        return codes, given
+
+    def _decode_given(self, codes: np.ndarray, given: dict[int, Cells], rows: np.ndarray) -> Any:
+        """Decode numbers, with given cells in their place.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n_samples, n_encoded)
+        given : dict
+            From `_encode_part`.
+        rows : ndarray of shape (n_samples,)
+            Which row of the given cells each row has.
+        """
+        columns = self._decode(codes)
+        for number, cells in given.items():
+            columns[number] = completed(taken(cells, rows), columns[number])
+        for number, cells in enumerate(columns):
+            levels = self._columns[number]["levels"]
+            if levels is not None and number in given:
+                columns[number] = cells.relative_to(index_of(levels))
+        return write_frame(self._layout, columns)
 
     @property
     def _n_encoded(self) -> int:
@@ -421,6 +519,28 @@ def decode(column: dict[str, Any], codes: np.ndarray) -> Cells:
     values = KINDS[column["kind"]].decode(column["state"], np.where(known[:, None], codes, 0.0))
     levels = None if column["levels"] is None else index_of(column["levels"])
     return Cells(column["form"], values, known, levels, column["details"])
+
+
+def taken(cells: Cells, rows: np.ndarray) -> Cells:
+    """Take some cells of a column by their numbers."""
+    return replace(cells, values=cells.values[rows], known=cells.known[rows])
+
+
+def completed(cells: Cells, others: Cells) -> Cells:
+    """Cells of a column, with those of another one where they are unknown."""
+    if cells.form == "unknown":
+        return others
+    if others.form == "unknown":
+        return cells
+    others = in_unit(others, cells.details)
+    levels = cells.levels
+    if levels is not None and others.levels is not None:
+        used = np.unique(others.values[~cells.known & others.known])
+        new = others.levels[used]
+        levels = levels.append(new[~new.isin(levels)])
+        others = others.relative_to(levels)
+    values = np.where(cells.known, cells.values, others.values)
+    return replace(cells, values=values, known=cells.known | others.known, levels=levels)
 
 
 def blocks_of(columns: list[dict[str, Any]]) -> Iterator[Block]:

@@ -131,6 +131,38 @@ def write_frame(layout: dict[str, Any], columns: list[Cells], index: Any = None)
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
+def replace_columns(frame: Frame, columns: dict[int, Cells]) -> Any:
+    """Frame with other cells in some columns, in their types; the others are as they were."""
+    names = [frame.names[position] for position in columns]
+    if frame.library == "numpy":
+        filled = np.array(frame.native, dtype=np.result_type(frame.native, np.float32))
+        for position, cells in columns.items():
+            filled[:, position] = with_nan(cells)
+        return filled
+    layout = layout_of(frame, list(columns))
+    if frame.library == "pandas":
+        for state, cells in zip(layout["types"], columns.values(), strict=True):
+            if "categories" in state:  # they may have become more
+                assert cells.levels is not None
+                state["categories"] = index_state(cells.levels)
+        table = frame.native.copy()
+        if columns:
+            written = write_frame(layout, list(columns.values()), table.index)
+            for place, position in enumerate(columns):
+                table.isetitem(position, written.iloc[:, place])
+        return table
+    if not columns:
+        return frame.native
+    written = write_frame(layout, list(columns.values()))
+    if frame.library == "polars":
+        return frame.native.with_columns(written)
+    table = frame.native
+    for name in names:
+        place = table.column_names.index(name)
+        table = table.set_column(place, table.schema.field(name), written.column(name))
+    return table
+
+
 def write_array(dtype: np.dtype, columns: list[Cells]) -> np.ndarray:
     """Array of numbers; of floats if cells are unknown that the dtype cannot hold."""
     if dtype.kind != "f" and not all(cells.known.all() for cells in columns):

@@ -226,7 +226,7 @@ def link_at(activation: str, mean: Tensor, deviation: Tensor) -> tuple[Tensor, T
 def anchor(
     encoder: nn.Module,
     decoder: nn.Module,
-    activation: str,
+    activation: str | Callable[..., tuple[Tensor, Tensor]],
     *,
     mean: Tensor,
     deviation: Tensor,
@@ -242,8 +242,9 @@ def anchor(
     ----------
     encoder, decoder : nn.Module
         From `dense_network` with ``anchored=True``.
-    activation : str
-        The output activation, see `link_at`.
+    activation : str or callable
+        The output activation, see `link_at`; or ``(mean, loadings=loadings) -> (offset, loadings)``
+        of what the decoder has to put out instead.
     mean, deviation : Tensor of shape (n_features,)
         What the code is centred at, if the network has biases; standard deviation of each feature.
     projection, loadings : Tensor of shape (n_axes, n_features)
@@ -255,13 +256,17 @@ def anchor(
     assert isinstance(forth, nn.Linear)
     assert isinstance(back, nn.Linear | TiedLinear)
     n_axes = len(projection)
-    offset, slope = link_at(activation, mean, deviation)
+    if callable(activation):
+        offset, loadings = activation(mean, loadings=loadings)
+    else:
+        offset, slope = link_at(activation, mean, deviation)
+        loadings = slope * loadings
     with torch.no_grad():
         forth.weight.zero_()
         forth.weight[:n_axes] = projection.to(forth.weight)
         if isinstance(back, nn.Linear):
             back.weight.zero_()
-            back.weight[:, :n_axes] = (slope * loadings).T.to(back.weight)
+            back.weight[:, :n_axes] = loadings.T.to(back.weight)
         if forth.bias is not None:
             forth.bias.zero_()
             forth.bias[:n_axes] = (-projection @ mean).to(forth.bias)
