@@ -35,6 +35,8 @@ class Completion:
         Ends of the interval that cells lie in.
     n_rounds : int
         How often the autoencoder then puts its own reconstruction in the place of unknown cells.
+    from_gaps : bool
+        Whether it was fitted to rows with unknown cells.
     prior : float
         Weight of the prior of the Gaussian.
     network : dict of str to ndarray or None
@@ -47,6 +49,7 @@ class Completion:
     low: Any
     high: Any
     n_rounds: int = 0
+    from_gaps: bool = False
     prior: float = 0.0
     network: dict[str, np.ndarray] | None = None
 
@@ -71,7 +74,7 @@ class Completion:
         deviation = np.where(deviation > 0.0, deviation, 1.0)
         rows = (X - center) / deviation
         gaussian, prior = fit_gaussian(rows, weights / weights.sum(), owner)
-        return cls(center, deviation, gaussian, *support, prior=prior)
+        return cls(center, deviation, gaussian, *support, from_gaps=True, prior=prior)
 
     def trained(
         self, X: Any, sample_weight: np.ndarray | None, n_epochs: int, seed: int
@@ -154,6 +157,7 @@ class Completion:
             "low": self.low,
             "high": self.high,
             "n_rounds": self.n_rounds,
+            "from_gaps": self.from_gaps,
             "prior": self.prior,
             "network": self.network,
         }
@@ -163,8 +167,8 @@ class Completion:
         """Read what `to_arrays` gave."""
         mean, loadings = (torch.from_numpy(arrays[name]) for name in ("mean", "loadings"))
         gaussian = Gaussian(mean, loadings, arrays["noise_variance"])
-        others = (arrays[name] for name in ("low", "high", "n_rounds", "prior", "network"))
-        return cls(arrays["center"], arrays["deviation"], gaussian, *others)
+        others = {key: value for key, value in arrays.items() if key in cls.__slots__}
+        return cls(gaussian=gaussian, **others)
 
 
 def dense(table: Any) -> np.ndarray:
