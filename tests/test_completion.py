@@ -219,11 +219,13 @@ def test_units_of_columns_do_not_matter(X, gaps):
 
 
 def test_hidden_cells_are_known_and_leave_one():
-    known = np.random.default_rng(0).random((500, 5)) < 0.5
-    hidden = hide(known, np.random.default_rng(1))
+    known = np.random.default_rng(0).random((500, 3)) < 0.5
+    known = known[:, [0, 0, 1, 2, 2]]
+    hidden = hide(known, [2, 1, 2], np.random.default_rng(1))
     assert not (hidden & ~known).any()
     assert ((known & ~hidden).any(axis=1) == known.any(axis=1)).all()
     assert 0.1 < hidden[known].mean() < 0.5
+    assert_array_equal(hidden[:, [0, 3]], hidden[:, [1, 4]])  # features of one cell
 
 
 def test_the_gradient_of_the_restorer_reaches_every_weight():
