@@ -336,6 +336,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         n_layers = np.size(self.hidden_layer_sizes) + 1
         n_epochs = int(self.max_iter) + n_layers * int(self.pretrain_iter)
         context = self._init_callback_context(max_subtasks=n_epochs)
+        is_first = not hasattr(self, "module_")
         with unchanged_on_failure(self), torch_at_work(CPU):
             given = validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
             own = validate_validation_data(self, X_clean is not None, *validation_data)
@@ -400,7 +401,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                     pretrain(module, rows, progress, settings, reporter)
                 settings = self._settings(
                     # A penalty on the weights is not part of the loss, and may cost some of it.
-                    never_worse=self._is_anchored() and self.alpha == 0.0
+                    never_worse=self._is_anchored() and self.alpha == 0.0,
+                    # An earlier model stays as it was, and a checkpoint keeps more than the model.
+                    keeps_interrupted=is_first and keeper.path is None,
                 )
                 train(module, rows, validation_rows, progress, settings, reporter)
                 if progress.kept_start and self._holds_out_from_start and not continued:

@@ -802,7 +802,12 @@ class AutoencoderOutlierDetector(
         """Model to fit."""
         if self.estimator is not None:
             return clone(self.estimator)
-        model = DenoisingEnsemble(device=self.device, random_state=seed, verbose=self.verbose)
+        model = DenoisingEnsemble(
+            contaminated=self.contamination != "auto",
+            device=self.device,
+            random_state=seed,
+            verbose=self.verbose,
+        )
         if get_config()["enable_metadata_routing"]:
             model.set_fit_request(sample_weight=True)
         return model
