@@ -11,6 +11,9 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from skae import PCA, AutoencoderOutlierDetector, TableAutoencoder, VAETransformer
+from skae._gaps import GapFiller
+from skae._outliers import fit_parameters
+from skae._table import needs_encoding
 
 
 def make_table(n, seed):
@@ -96,25 +99,37 @@ def test_files_of_detectors_of_tables(detector, strange, tmp_path):
 
 
 def test_other_libraries(table, strange):
-    convert = [lambda t: pl.from_pandas(t.reset_index(drop=True)), lambda t: t]
     scores, values = [], []
-    for of in convert:
-        detector = AutoencoderOutlierDetector(random_state=0).fit(of(table))
+    for of in (lambda t: pl.from_pandas(t.reset_index(drop=True)), lambda t: t):
+        detector = AutoencoderOutlierDetector(TableAutoencoder(PCA(2)), random_state=0)
+        detector.fit(of(table))
         scores.append(detector.score_samples(of(strange)))
         values.append(detector.explain(of(strange)[:2], expected=True)[1])
     assert_allclose(*scores, rtol=1e-6)
     assert_array_equal(values[0]["town"], values[1]["town"])
 
 
-def test_tables_of_numbers_are_scored_as_before(table):
-    numbers = make_table(100, 0)[["income"]].assign(twice=lambda t: 2.0 * t["income"])
-    frame = AutoencoderOutlierDetector(random_state=0).fit(numbers)
-    array = AutoencoderOutlierDetector(random_state=0).fit(numbers.to_numpy())
-    assert_allclose(frame.training_scores_, array.training_scores_, rtol=1e-9)
+def test_tables_of_numbers_need_no_encoding(table):
+    numbers = table[["income"]].assign(many=1, yes=True, some=pd.array([1, None] * 150))
+    assert not needs_encoding(numbers)
+    assert not needs_encoding(numbers.to_numpy())
+    for name in ("town", "since"):
+        assert needs_encoding(numbers.assign(more=table[name]))
+        assert needs_encoding(pl.DataFrame({"a": [1.0], "more": [str(name)]}))
 
 
-def test_weights_reach_the_model_behind_the_encoder(table):
-    weights = np.where(np.arange(300) < 150, 0.0, 1.0)
-    weighted = AutoencoderOutlierDetector(random_state=0).fit(table, sample_weight=weights)
-    fewer = AutoencoderOutlierDetector(random_state=0).fit(table.iloc[150:])
-    assert_allclose(weighted.training_scores_, fewer.training_scores_)
+def test_weights_reach_the_model_behind_the_encoder():
+    model = AutoencoderOutlierDetector()._unfitted(0, is_mixed=True)
+    parameters = fit_parameters(model, np.ones(3))
+    assert "denoisingensemble__sample_weight" in parameters
+
+
+def test_gaps_are_filled_by_the_other_cells_of_the_row():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 1)) + 0.1 * rng.normal(size=(200, 3))
+    gaps = X.copy()
+    gaps[::4, 0] = np.nan
+    for known in (gaps, X):  # a model of complete rows fills gaps as well
+        filled = GapFiller().fit(known).transform(gaps)
+        assert_allclose(filled[::4, 0], X[::4, 1:].mean(axis=1), atol=0.4)
+        assert_array_equal(filled[1::4], X[1::4])
