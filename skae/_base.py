@@ -336,6 +336,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         n_layers = np.size(self.hidden_layer_sizes) + 1
         n_epochs = int(self.max_iter) + n_layers * int(self.pretrain_iter)
         context = self._init_callback_context(max_subtasks=n_epochs)
+        is_first = not hasattr(self, "module_")
         with unchanged_on_failure(self), torch_at_work(CPU):
             given = validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
             own = validate_validation_data(self, X_clean is not None, *validation_data)
@@ -352,6 +353,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 seeds=self._draw_seeds(len(progress.loss_curve)),
             )
             building_seed, training_seed = keeper.seeds
+            if completion is not None and not continued:
+                X, _, weights = given
+                completion = completion.trained(X, weights, int(self.max_iter), building_seed)
+                all_rows = complete_rows(completion, *given)
+                own_rows = None if own is None else complete_rows(completion, *own)
             with private_random_numbers(building_seed, CPU):
                 n_components, linear = self._count_components(all_rows, continued, completion)
                 # What a seed means includes the order of the draws: of weights, of rows held out.
@@ -393,7 +399,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                     pretrain(module, rows, progress, settings, reporter)
                 settings = self._settings(
                     # A penalty on the weights is not part of the loss, and may cost some of it.
-                    never_worse=self._is_anchored() and self.alpha == 0.0
+                    never_worse=self._is_anchored() and self.alpha == 0.0,
+                    # An earlier model stays as it was, and a checkpoint keeps more than the model.
+                    keeps_interrupted=is_first and keeper.path is None,
                 )
                 train(module, rows, validation_rows, progress, settings, reporter)
                 if progress.kept_start and self._holds_out_from_start and not continued:
@@ -464,12 +472,12 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             return rows, None
         completion = Completion.from_arrays(self._completion)
         gaps = np.flatnonzero(unknown.any(axis=1))
+        rows = np.array(rows)  # also those of a file
         with torch_at_work(CPU):
             filled = completion.fill(rows[gaps])
         for _ in range(completion.n_rounds):
             own = completion.bounded(self._apply("reconstruct", filled))
             filled = np.where(unknown[gaps], own, filled)
-        rows = rows.copy()
         rows[gaps] = filled
         return within_range(rows), ~unknown
 

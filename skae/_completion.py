@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import torch
 from scipy import sparse
 
+from skae._blocks import BlockTable
 from skae._decomposition import LinearCode, linear_code_of_moments
 from skae._moments import column_means
+from skae._restorer import corrections, train_restorer
 from skae._rows import Rows, to_rows
 from skae._unknown import SMALLEST_SHARE, Gaussian, fit_gaussian, rows_with_known_cells
 from skae._validation import unknown_cells
@@ -32,7 +34,11 @@ class Completion:
     low, high : float or ndarray of shape (n_features,)
         Ends of the interval that cells lie in.
     n_rounds : int
-        How often the network then puts its own reconstruction in the place of unknown cells.
+        How often the autoencoder then puts its own reconstruction in the place of unknown cells.
+    prior : float
+        Weight of the prior of the Gaussian.
+    network : dict of str to ndarray or None
+        Weights of networks that correct what the Gaussian expects.
     """
 
     center: np.ndarray
@@ -41,6 +47,8 @@ class Completion:
     low: Any
     high: Any
     n_rounds: int = 0
+    prior: float = 0.0
+    network: dict[str, np.ndarray] | None = None
 
     @classmethod
     def of_gaps(
@@ -58,12 +66,21 @@ class Completion:
         ValueError
             If a column has no known cell.
         """
-        X = X.toarray() if sparse.issparse(X) else X
-        X, weights = rows_with_known_cells(X, sample_weight, names)
+        X, weights = rows_with_known_cells(dense(X), sample_weight, names)
         center, deviation = np.nanmean(X, axis=0), np.nanstd(X, axis=0)
         deviation = np.where(deviation > 0.0, deviation, 1.0)
-        gaussian = fit_gaussian((X - center) / deviation, weights / weights.sum(), owner)
-        return cls(center, deviation, gaussian, *support)
+        rows = (X - center) / deviation
+        gaussian, prior = fit_gaussian(rows, weights / weights.sum(), owner)
+        return cls(center, deviation, gaussian, *support, prior=prior)
+
+    def trained(
+        self, X: Any, sample_weight: np.ndarray | None, n_epochs: int, seed: int
+    ) -> Completion:
+        """Add networks that restore hidden cells of the rows better, if there are such networks."""
+        X, weights = rows_with_known_cells(dense(X), sample_weight, None)
+        rows = self.standardized(X)
+        network = train_restorer(self.gaussian, rows, weights / weights.mean(), n_epochs, seed)
+        return replace(self, network=network)
 
     @classmethod
     def of_code(cls, linear: LinearCode, support: tuple[Any, Any]) -> Self:
@@ -90,10 +107,17 @@ class Completion:
 
     def fill(self, X: np.ndarray) -> np.ndarray:
         """Put what is expected in the place of unknown cells, (n_samples, n_features)."""
+        rows = self.standardized(X)
+        expected = self.gaussian.fill(rows)
+        if self.network is not None:
+            expected = expected + corrections(self.network, expected, ~np.isnan(X))
         with np.errstate(over="ignore"):
-            rows = (X.astype(np.float64) - self.center) / self.deviation
-            expected = self.gaussian.fill(rows) * self.deviation + self.center
-            return np.where(np.isnan(X), self.bounded(expected), X).astype(X.dtype)
+            expected = self.bounded(expected * self.deviation + self.center)
+            return np.where(np.isnan(X), expected, X).astype(X.dtype)
+
+    def standardized(self, X: np.ndarray) -> np.ndarray:
+        """Give rows on the scale of the model, in float64."""
+        return (X.astype(np.float64) - self.center) / self.deviation
 
     def bounded(self, X: np.ndarray) -> np.ndarray:
         """Move cells into their interval."""
@@ -114,7 +138,9 @@ class Completion:
         """
         factors = self.deviation * scales
         mean = self.center * scales + self.gaussian.mean.numpy() * factors
-        unbiased = n_rows / max(n_rows - 1, 1) * self.gaussian.covariance().numpy()
+        covariance = self.gaussian.covariance().numpy()
+        covariance = (1.0 + self.prior) * covariance - self.prior * np.eye(len(covariance))
+        unbiased = n_rows / max(n_rows - 1, 1) * covariance
         return linear_code_of_moments(mean, np.outer(factors, factors) * unbiased, n_components)
 
     def to_arrays(self) -> dict[str, Any]:
@@ -128,6 +154,8 @@ class Completion:
             "low": self.low,
             "high": self.high,
             "n_rounds": self.n_rounds,
+            "prior": self.prior,
+            "network": self.network,
         }
 
     @classmethod
@@ -135,13 +163,23 @@ class Completion:
         """Read what `to_arrays` gave."""
         mean, loadings = (torch.from_numpy(arrays[name]) for name in ("mean", "loadings"))
         gaussian = Gaussian(mean, loadings, arrays["noise_variance"])
-        others = (arrays[name] for name in ("low", "high", "n_rounds"))
+        others = (arrays[name] for name in ("low", "high", "n_rounds", "prior", "network"))
         return cls(arrays["center"], arrays["deviation"], gaussian, *others)
+
+
+def dense(table: Any) -> np.ndarray:
+    """Give a table of any kind as an array."""
+    return table.toarray() if sparse.issparse(table) else np.asarray(table)
 
 
 def has_gaps(*tables: Any) -> bool:
     """Whether a cell of validated tables, None for those that are not there, is unknown."""
     return any(table is not None and unknown_cells(table, "") is not None for table in tables)
+
+
+def in_memory(table: Any) -> Any:
+    """Read a table in a file, if it has unknown cells to be filled."""
+    return np.asarray(table) if isinstance(table, BlockTable) and has_gaps(table) else table
 
 
 def lacks_columns(rows: Rows) -> bool:
@@ -155,6 +193,7 @@ def complete_rows(
     """Turn validated tables into rows, with their unknown cells filled if there are any."""
     if completion is None:
         return to_rows(X, X_clean, weights)
+    X, X_clean = in_memory(X), in_memory(X_clean)
     restored = X if X_clean is None else X_clean
     known = ~np.isnan(restored) if has_gaps(restored) else None
     if has_gaps(X):

@@ -812,7 +812,12 @@ class AutoencoderOutlierDetector(
         """Model to fit; the default one behind an encoder, for tables that are not of numbers."""
         if self.estimator is not None:
             return clone(self.estimator)
-        model = DenoisingEnsemble(device=self.device, random_state=seed, verbose=self.verbose)
+        model = DenoisingEnsemble(
+            contaminated=self.contamination != "auto",
+            device=self.device,
+            random_state=seed,
+            verbose=self.verbose,
+        )
         if get_config()["enable_metadata_routing"]:
             model.set_fit_request(sample_weight=True)
         if not is_mixed:

@@ -166,3 +166,11 @@ def test_a_linear_autoencoder_stays_at_pca_of_the_known_cells(gaps):
     axes, _ = np.linalg.qr(model.module_.decoder[0].weight.detach().numpy())
     cosines = np.linalg.svd(PCA(5).fit(gaps).components_[:3] @ axes).S
     assert cosines.min() > 0.999
+
+
+def test_tables_in_files_may_have_gaps(tmp_path, estimator, gaps):
+    """They are read into memory."""
+    file = np.memmap(tmp_path / "table", dtype=np.float64, mode="w+", shape=gaps.shape)
+    file[:] = gaps
+    codes = clone(estimator).fit(gaps).transform(gaps)
+    assert_allclose(estimator.fit(file).transform(file), codes, rtol=1e-6)

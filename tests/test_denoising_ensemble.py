@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from scipy.stats import norm
 from sklearn.covariance import LedoitWolf
 from sklearn.datasets import load_breast_cancer, load_iris
@@ -16,10 +17,13 @@ from skae._denoising_ensemble import (
     DenoisingEnsemble,
     Experts,
     ledoit_wolf_shrinkage,
-    neighbor_distances,
-    numbers_of_neighbors,
+    lowest,
+    near_distances,
+    nearest_distances,
+    neighborhoods,
     sample,
     scaling_of,
+    tails_of,
 )
 
 
@@ -40,36 +44,83 @@ def ensemble(X):
         return DenoisingEnsemble(random_state=0).fit(X)
 
 
-def test_neighbor_distances_are_those_of_scikit_learn():
+def nearest(rows, references, left_out=None):
+    return nearest_distances(rows[None], references[None], left_out)[0]
+
+
+def test_nearest_distances_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     references, rows = rng.normal(size=(200, 5)), rng.normal(size=(30, 5))
-    distances = neighbor_distances(torch.from_numpy(rows), torch.from_numpy(references))
-    for n, mine in zip(numbers_of_neighbors(200), distances, strict=True):
-        wanted = NearestNeighbors(n_neighbors=n).fit(references).kneighbors(rows)[0]
-        np.testing.assert_allclose(mine.sum(dim=1), np.square(wanted).mean(axis=1), rtol=1e-10)
+    distances = nearest(torch.from_numpy(rows), torch.from_numpy(references))
+    wanted = NearestNeighbors(n_neighbors=3).fit(references).kneighbors(rows)[0]
+    np.testing.assert_allclose(distances.sum(dim=1), np.square(wanted).mean(axis=1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("n", [1, 3, 16])
+@pytest.mark.parametrize("size", [5, 16, 100, 1024])
+def test_the_lowest_numbers_are_found_in_order(size, n):
+    numbers = np.random.default_rng(0).normal(size=(4, 7, size))
+    n = min(n, size)
+    wanted = np.argsort(numbers, axis=2)[..., :n]
+    np.testing.assert_array_equal(lowest(torch.from_numpy(numbers), n), wanted)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e2, 1e4])
 def test_distances_of_float32_rows_do_not_cancel(shift):
     rng = np.random.default_rng(0)
     references = (shift + rng.integers(0, 3, (200, 5))).astype(np.float32)
-    rows = torch.from_numpy(references[:30])
-    distances = neighbor_distances(rows, torch.from_numpy(references))
-    wide = neighbor_distances(rows.double(), torch.from_numpy(references).double())
+    distances = nearest(torch.from_numpy(references[:30]), torch.from_numpy(references))
     assert distances.dtype == torch.float32
-    for n, mine in zip(numbers_of_neighbors(200), distances, strict=True):
-        wanted = NearestNeighbors(n_neighbors=n, algorithm="kd_tree").fit(references.astype(float))
-        squares = np.square(wanted.kneighbors(references[:30].astype(float))[0])
-        np.testing.assert_allclose(mine.sum(dim=1), squares.mean(axis=1), rtol=1e-6)
-    np.testing.assert_allclose(distances.sum(dim=2), wide.sum(dim=2), rtol=1e-6)
+    wanted = NearestNeighbors(n_neighbors=3, algorithm="kd_tree").fit(references.astype(float))
+    squares = np.square(wanted.kneighbors(references[:30].astype(float))[0])
+    np.testing.assert_allclose(distances.sum(dim=1), squares.mean(axis=1), rtol=1e-6)
 
 
 def test_a_reference_is_compared_with_the_others():
     references = np.random.default_rng(0).normal(size=(200, 5))
-    distances = neighbor_distances(*[torch.from_numpy(references)] * 2, leave_out=True)
-    n = numbers_of_neighbors(200)[1]
-    wanted = NearestNeighbors(n_neighbors=n).fit(references).kneighbors()[0]  # without itself
-    np.testing.assert_allclose(distances[1].sum(dim=1), np.square(wanted).mean(axis=1), rtol=1e-10)
+    distances = nearest(*[torch.from_numpy(references)] * 2, left_out=torch.arange(200))
+    wanted = NearestNeighbors(n_neighbors=3).fit(references).kneighbors()[0]  # without itself
+    np.testing.assert_allclose(distances.sum(dim=1), np.square(wanted).mean(axis=1), rtol=1e-10)
+
+
+def test_near_distance_is_the_mean_over_the_closest_tenth_around_a_reference():
+    rng = np.random.default_rng(0)
+    references, rows = rng.normal(size=(200, 5)), rng.normal(size=(30, 5))
+    chosen = np.arange(0, 200, 10)
+    groups = NearestNeighbors(n_neighbors=20).fit(references).kneighbors(references[chosen])[1]
+    found = neighborhoods(torch.from_numpy(references)[None], torch.from_numpy(chosen))
+    distances = near_distances(
+        torch.from_numpy(rows)[None], found.centers, found.variances, n_near=20
+    )
+    squares = np.square(cdist(rows, references))
+    wanted = squares[:, groups].mean(axis=2).min(axis=1)
+    np.testing.assert_allclose(distances[0].sum(dim=1), wanted, rtol=1e-10)
+
+    own = near_distances(
+        torch.from_numpy(references)[None], found.centers, found.variances, 20, found.members
+    )
+    squares = np.square(cdist(references, references))
+    without = [
+        min(squares[row, group[group != row]].mean() for group in groups) for row in range(200)
+    ]
+    np.testing.assert_allclose(own[0].sum(dim=1), without, rtol=1e-10)
+
+
+def test_tails_are_shares_of_references_as_far_out():
+    rng = np.random.default_rng(0)
+    references = np.column_stack([rng.normal(size=101), rng.integers(0, 4, 101)])
+    edges, values = tails_of(torch.from_numpy(references).float())
+    for column in range(2):
+        others = references[:, column].astype(np.float32)
+        rows = np.r_[np.sort(others), 1e3, -1e3].astype(np.float32)
+        not_above = (others <= rows[:, None]).mean(axis=1)
+        not_below = (others >= rows[:, None]).mean(axis=1)
+        beyond = np.maximum(np.minimum(not_above, not_below), 0.5 / 101)
+        places = torch.searchsorted(edges[column], torch.from_numpy(rows))
+        found, wanted = values[column][places].numpy(), -np.log(beyond)
+        # The one below the median counts as the median.
+        np.testing.assert_allclose(np.delete(found, 49), np.delete(wanted, 49), atol=1e-6)
+        np.testing.assert_allclose(found[49], wanted[49], atol=0.03)
 
 
 def views_of(X):
@@ -110,7 +161,7 @@ def test_wide_tables_are_decorrelated_as_well():
 
 def test_second_view_keeps_the_order_and_pulls_tails_in():
     X = StandardScaler().fit_transform(np.random.default_rng(0).standard_cauchy((500, 2)))
-    squashed = views_of(X)[1]
+    squashed = views_of(X)[0]
     np.testing.assert_array_equal(squashed.argsort(axis=0), X.argsort(axis=0))
     assert np.abs(squashed).max() < np.abs(X).max() / 2
 
@@ -130,13 +181,14 @@ def test_evidence_is_that_of_a_normal_tail_of_log_distances(ensemble, X):
     module = copy.deepcopy(ensemble.module_).double()
     with torch.no_grad():
         z = module.standardize(torch.from_numpy(X))
-        distances = module.squared_distances(z).sum(dim=2).numpy()
+        distances = module.distances(z).sum(dim=2).numpy()
     floor, mean, spread = (
         getattr(ensemble.module_, name).double().numpy()[:, None]
         for name in ("floor", "log_mean", "log_spread")
     )
     evidence = -norm.logsf((np.log(distances + floor) - mean) / spread)
-    np.testing.assert_allclose(-ensemble.score_samples(X), evidence.mean(axis=0), rtol=1e-5)
+    wanted = np.average(evidence, axis=0, weights=ensemble.module_.shares)
+    np.testing.assert_allclose(-ensemble.score_samples(X), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -793,7 +793,7 @@ def test_the_default_model_leaves_threads_alone_and_takes_one(monkeypatch, X):
         return note
 
     monkeypatch.setattr(Experts, "loss", noted(Experts.loss))
-    monkeypatch.setattr(Experts, "squared_distances", noted(Experts.squared_distances))
+    monkeypatch.setattr(Experts, "distances", noted(Experts.distances))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -13,10 +13,15 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from skae._denoising_ensemble import FARTHEST, N_VIEWS, DenoisingEnsemble, numbers_of_neighbors
+from skae._denoising_ensemble import (
+    FARTHEST,
+    N_NEAREST_VIEWS,
+    N_RESTORED_VIEWS,
+    DenoisingEnsemble,
+    numbers_of_neighbors,
+)
 from skae._losses import LOSSES, learned_variance
 from skae._pca import PCA
 from skae._vae import SMALLEST_VARIANCE, VAETransformer, cubature_points
@@ -174,30 +179,42 @@ def ensemble_outputs(graph: Graph, model: DenoisingEnsemble, x: str) -> Outputs:
 
 
 def ensemble_score(graph: Graph, model: DenoisingEnsemble, x: str) -> tuple[Graph, str]:
-    """Minus the mean evidence of all distances, which is the sum of the contributions."""
+    """Minus the weighted evidence of all distances, which is the sum of the contributions."""
     module = in_float64(model.module_)
     half = graph.node("Mul", graph.cast(x), 0.5)
     z = graph.node("Div", graph.node("Sub", half, array(0.5 * module.mean)), array(module.scale))
     z = graph.node("Mul", z, 2.0)
     z = graph.node("Clip", z, -FARTHEST, FARTHEST)
     views = ensemble_views(graph, module, z)
-    with torch.no_grad():
-        references = module.views(module.references).numpy()
-    near = [
-        distance
-        for view, others in zip(views, references, strict=True)
-        for distance in neighbor_distances(graph, view, others)
+    references = array(module.reference_views)
+    single = [
+        *(
+            nearest_distance(graph, view, others)
+            for view, others in zip(views[:N_NEAREST_VIEWS], references, strict=False)
+        ),
+        *(
+            near_distance(graph, view, array(centers), array(variances))
+            for view, centers, variances in zip(
+                views, module.centers, module.variances, strict=True
+            )
+        ),
     ]  # (batch,) each
-    near = [graph.node("Unsqueeze", distance, np.array([0])) for distance in near]
-    distances = graph.node("Concat", *near, restoration_errors(graph, module, views), axis=0)
+    last = [unforeseen_distance(graph, module, views[0]), tail_distance(graph, module, z)]
+    single, last = (
+        [graph.node("Unsqueeze", distance, np.array([0])) for distance in distances]
+        for distances in (single, last)
+    )
+    restored = restoration_errors(graph, module, views[-N_RESTORED_VIEWS:])
+    distances = graph.node("Concat", *single, restored, *last, axis=0)
     distances = graph.node("Add", distances, array(module.floor)[:, np.newaxis])
     logs = graph.node("Sub", graph.node("Log", distances), array(module.log_mean)[:, np.newaxis])
     evidence = log_normal_tail(graph, graph.node("Div", logs, array(module.log_spread)[:, None]))
-    return graph, graph.reduce("ReduceMean", evidence, 0)
+    weighted = graph.node("Mul", evidence, array(module.shares)[:, np.newaxis])
+    return graph, graph.reduce("ReduceSum", weighted, 0)
 
 
 def ensemble_views(graph: Graph, module: Any, z: str) -> list[str]:
-    """Standardized rows as they are, with tails pulled in, and decorrelated."""
+    """Standardized rows with their tails pulled in, as they are, and decorrelated."""
     squashed = graph.node("Div", graph.node("Sub", z, array(module.median)), array(module.spread))
     squashed = graph.node("Sub", arcsinh(graph, squashed), array(module.squashed_mean))
     squashed = graph.node("Div", squashed, array(module.squashed_scale))
@@ -206,46 +223,89 @@ def ensemble_views(graph: Graph, module: Any, z: str) -> list[str]:
     along = graph.node("Mul", along, array(module.gains) - elsewhere)
     decorrelated = graph.node("Mul", z, elsewhere)
     decorrelated = graph.node("Add", decorrelated, graph.node("MatMul", along, axes.T))
-    return [z, squashed, decorrelated]
+    return [squashed, z, decorrelated]
 
 
-def neighbor_distances(graph: Graph, rows: str, references: np.ndarray) -> list[str]:
-    """Mean squared distance to the nearest and to the near references, (batch,) each."""
-    n_nearest, n_near = numbers_of_neighbors(len(references))
+def squared_distances(graph: Graph, rows: str, points: np.ndarray, constants: Any) -> str:
+    """Squared distances of rows to points plus a constant of each, (batch, n_points)."""
     lengths = graph.node("ReduceSum", graph.square(rows), np.array([1]), keepdims=1)
-    lengths = graph.node("Add", lengths, np.square(references).sum(axis=1))
-    products = graph.node("MatMul", rows, -2.0 * references.T)
-    squared = Graph(graph.scope, graph.container, np.float32).cast(
-        graph.node("Add", lengths, products)
-    )
-    _, order = graph.nodes("TopK", 2, squared, np.array([n_near]), axis=1, largest=0, sorted=1)
-    nearest = graph.node("Slice", order, *map(np.array, ([0], [n_nearest], [1])))
+    lengths = graph.node("Add", lengths, np.square(points).sum(axis=1) + constants)
+    return graph.node("Add", lengths, graph.node("MatMul", rows, -2.0 * points.T))
+
+
+def nearest_distance(graph: Graph, rows: str, references: np.ndarray) -> str:
+    """Mean squared distance to the nearest references, (batch,)."""
+    n_nearest, _ = numbers_of_neighbors(len(references))
+    squared = squared_distances(graph, rows, references, 0.0)
+    narrow = Graph(graph.scope, graph.container, np.float32).cast(squared)
+    n = np.array([n_nearest])
+    _, nearest = graph.nodes("TopK", 2, narrow, n, axis=1, largest=0, sorted=1)
     nearest = graph.node("Gather", references, nearest, axis=0)  # (batch, n_nearest, d)
     row = graph.node("Unsqueeze", rows, np.array([1]))
     to_nearest = graph.square(graph.node("Sub", row, nearest))
-    to_nearest = graph.reduce("ReduceMean", graph.reduce("ReduceSum", to_nearest, 2), 1)
-    # E(x - r)^2 = (x - E(r))^2 + V(r) over the near references.
-    nothing = graph.node("Mul", graph.cast(squared), 0.0)
-    share = graph.node("Add", graph.node("Mul", graph.cast(order), 0.0), 1.0 / n_near)
-    shares = graph.node("ScatterElements", nothing, order, share, axis=1)
-    mean = graph.node("MatMul", shares, references)
-    mean_square = graph.node("MatMul", shares, np.square(references))
-    variance = graph.node("Relu", graph.node("Sub", mean_square, graph.square(mean)))
-    to_near = graph.node("Add", graph.square(graph.node("Sub", rows, mean)), variance)
-    return [to_nearest, graph.reduce("ReduceSum", to_near, 1)]
+    return graph.reduce("ReduceMean", graph.reduce("ReduceSum", to_nearest, 2), 1)
+
+
+def near_distance(graph: Graph, rows: str, centers: np.ndarray, variances: np.ndarray) -> str:
+    """Mean squared distance to the references in the closest neighbourhood, (batch,)."""
+    squared = squared_distances(graph, rows, centers, variances.sum(axis=1))
+    narrow = Graph(graph.scope, graph.container, np.float32).cast(squared)
+    closest = graph.node("ArgMin", narrow, axis=1, keepdims=0)
+    difference = graph.node("Sub", rows, graph.node("Gather", centers, closest, axis=0))
+    cells = graph.node(
+        "Add", graph.square(difference), graph.node("Gather", variances, closest, axis=0)
+    )
+    return graph.reduce("ReduceSum", cells, 1)
+
+
+def unforeseen_distance(graph: Graph, module: Any, squashed: str) -> str:
+    """Squared difference to what the other columns predict, (batch,)."""
+    rules = module.rules()
+    n_rules, depth = rules.columns.shape
+    columns = rules.columns.numpy().ravel()
+    cells = graph.node("Gather", squashed, columns, axis=1)  # (batch, n_rules * depth)
+    signed = graph.node("Mul", cells, array(rules.signs).ravel())
+    conditions = graph.node("GreaterOrEqual", signed, array(rules.limits).ravel())
+    conditions = graph.node("Reshape", graph.cast(conditions), np.array([-1, n_rules, depth]))
+    met = graph.reduce("ReduceMin", conditions, 2)
+    predicted = graph.node("MatMul", met, array(module.effects))
+    predicted = graph.node("Add", predicted, array(module.intercept))
+    if len(module.slopes):
+        linear = graph.node("MatMul", squashed, array(module.slopes))
+        predicted = graph.node("Add", predicted, linear)
+    squares = graph.square(graph.node("Sub", squashed, predicted))
+    squares = graph.node("Div", squares, array(module.unpredicted))
+    return graph.reduce("ReduceSum", squares, 1)
+
+
+def tail_distance(graph: Graph, module: Any, z: str) -> str:
+    """Minus the logarithms of the shares of references as far out, over all columns, (batch,)."""
+    edges, values = array(module.tail_edges), array(module.tail_values)
+    column = graph.node("Unsqueeze", z, np.array([2]))  # (batch, d, 1)
+    passed = graph.node("Greater", column, edges)  # (batch, d, n_references)
+    # A step is the sum of the jumps at the edges that are passed.
+    jumps = graph.node("Mul", graph.cast(passed), np.diff(values, axis=1))
+    beyond = graph.reduce("ReduceSum", graph.reduce("ReduceSum", jumps, 2), 1)
+    return graph.node("Add", beyond, values[:, 0].sum())
 
 
 def restoration_errors(graph: Graph, module: Any, views: list[str]) -> str:
-    """Squared error of what the networks restore, mean over those of a view, (n_views, batch)."""
+    """Squared error of what the networks restore, mean over those of a view.
+
+    The shape is (n_restored_views, batch).
+    """
     axes = np.array([0, 1])
     rows = graph.node("Concat", *(graph.node("Unsqueeze", v, axes) for v in views), axis=0)
-    restored = rows  # (n_views, 1, batch, d), and then of each network
+    # (n_restored_views, 1, batch, width), and then of each network
+    restored = graph.node("MatMul", rows, array(module.axes)) if module.is_wide else rows
     n_layers = len(module.weights)
     for layer, (weight, bias) in enumerate(zip(module.weights, module.biases, strict=True)):
-        shape = (N_VIEWS, module.n_members)
+        shape = (N_RESTORED_VIEWS, module.n_members)
         product = graph.node("MatMul", restored, array(weight).reshape(*shape, *weight.shape[1:]))
         restored = graph.node("Add", product, array(bias).reshape(*shape, *bias.shape[1:]))
         if layer < n_layers - 1:
             restored = graph.node("Mul", restored, graph.node("Sigmoid", restored))
+    if module.is_wide:
+        restored = graph.node("MatMul", restored, array(module.axes).T)
     errors = graph.square(graph.node("Sub", restored, rows))
     return graph.reduce("ReduceMean", graph.reduce("ReduceSum", errors, 3), 1)
