@@ -5,7 +5,6 @@ from inspect import isclass
 from skae import callbacks, networks
 from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
-from skae._gaps import GapFiller
 from skae._outliers import AutoencoderOutlierDetector, DenoisingEnsemble
 from skae._pca import PCA
 from skae._show_versions import show_versions
@@ -34,6 +33,5 @@ TRUSTED_TYPES = sorted(
         *(getattr(networks, name) for name in networks.__all__),
         callbacks.Checkpoint,
         DenoisingEnsemble,  # the model of the detector if none is given
-        GapFiller,  # what it has before it, for tables with gaps
     )
 )

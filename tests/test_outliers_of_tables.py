@@ -11,7 +11,6 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from skae import PCA, AutoencoderOutlierDetector, TableAutoencoder, VAETransformer
-from skae._gaps import GapFiller
 from skae._outliers import fit_parameters
 from skae._table import needs_encoding
 
@@ -122,14 +121,3 @@ def test_weights_reach_the_model_behind_the_encoder():
     model = AutoencoderOutlierDetector()._unfitted(0, is_mixed=True)
     parameters = fit_parameters(model, np.ones(3))
     assert "denoisingensemble__sample_weight" in parameters
-
-
-def test_gaps_are_filled_by_the_other_cells_of_the_row():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(200, 1)) + 0.1 * rng.normal(size=(200, 3))
-    gaps = X.copy()
-    gaps[::4, 0] = np.nan
-    for known in (gaps, X):  # a model of complete rows fills gaps as well
-        filled = GapFiller().fit(known).transform(gaps)
-        assert_allclose(filled[::4, 0], X[::4, 1:].mean(axis=1), atol=0.4)
-        assert_array_equal(filled[1::4], X[1::4])
