@@ -15,7 +15,7 @@ demo: $(VENV)/installed-plot
 	$(BIN)/python examples/save_figures.py examples/plot_digits_pipeline.py demo
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --cov --cov-report=term -n auto --dist loadscope
 
 # FUZZ takes the options of the script, such as FUZZ="--cases 1000 --seed 7".
 fuzz: $(VENV)/installed-test

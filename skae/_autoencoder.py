@@ -90,13 +90,13 @@ class Autoencoder(TrainableModule):
         """Loss of every cell, (batch, n_features)."""
         return self._loss_of_code(self.encode(x), x)
 
-    def reconstruction_loss(self, x: Tensor) -> Tensor:
-        """Loss of every row, (batch,)."""
-        return mean_of_cells(self.elementwise_loss(x), None, self._cell_sizes)
+    def reconstruction_loss(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """Loss of every row, over its known cells if not all are known, (batch,)."""
+        return mean_of_cells(self.elementwise_loss(x), known, self._cell_sizes)
 
-    def score(self, x: Tensor) -> Tensor:
+    def score(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """Minus the loss of every row, (batch,)."""
-        return -self.reconstruction_loss(x)
+        return -self.reconstruction_loss(x, known)
 
     def loss(self, x: Tensor, target: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """Loss of the reconstruction of a target and penalties, (batch,).
@@ -234,12 +234,17 @@ class LossContributionsMixin:
         Returns
         -------
         contributions : ndarray of shape (n_samples, n_features)
-            Loss of each cell over the number of features. The contributions of a row sum to minus
-            its score.
+            Loss of each cell over the number of known cells of its row. The contributions of a row
+            sum to minus its score; those of unknown cells are zero.
         """
         losses = self.reconstruction_error(X, per_feature=True)  # type: ignore[attr-defined]
-        n_columns = loss_of(self._fitted_loss).n_columns(losses.shape[1])  # type: ignore[attr-defined]
-        return losses / n_columns
+        loss = loss_of(self._fitted_loss)  # type: ignore[attr-defined]
+        unknown = np.isnan(losses)
+        if not unknown.any():
+            return losses / loss.n_columns(losses.shape[1])
+        sizes = 1.0 if loss.cell_sizes is None else loss.cell_sizes(torch.from_numpy(losses))
+        n_known = (~unknown * np.asarray(sizes, losses.dtype)).sum(axis=1, keepdims=True)
+        return np.where(unknown, 0.0, losses) / np.maximum(n_known, 1.0)
 
 
 class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):

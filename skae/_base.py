@@ -29,6 +29,7 @@ from skae._checks import (
     validate_training_data,
     validate_validation_data,
 )
+from skae._completion import Completion, complete_rows, has_gaps, lacks_columns
 from skae._decomposition import LinearCode, linear_code
 from skae._device import (
     CPU,
@@ -49,7 +50,7 @@ from skae._random import (
     random_numbers_of_the_process,
 )
 from skae._rollback import unchanged_on_failure
-from skae._rows import Rows, split_rows, to_rows
+from skae._rows import Rows, split_rows
 from skae._solvers import SOLVERS
 from skae._training import (
     Descent,
@@ -64,7 +65,15 @@ from skae._training import (
     train,
     train_epoch,
 )
-from skae._validation import mean_score, validate_codes, validate_table
+from skae._unknown import rows_with_known_cells
+from skae._validation import (
+    mean_score,
+    name_of,
+    unknown_cells,
+    validate_codes,
+    validate_table,
+    within_range,
+)
 from skae.networks._dense import (
     Network,
     anchor,
@@ -132,6 +141,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     module_: TrainableModule
     n_components_: int
     n_features_in_: int
+    _completion: dict[str, Any]
 
     _parameter_constraints: ClassVar[dict[str, list]] = PARAMETER_CONSTRAINTS
 
@@ -150,7 +160,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
 
         Beside ``loss(x)`` its methods are ``encode(x)``, ``decode(z)``, ``reconstruct(x)``,
         ``elementwise_loss(x)``, which has the shape of x, its mean over the features
-        ``reconstruction_loss(x)``, and ``score(x)``, which is higher for likelier rows.
+        ``reconstruction_loss(x)``, and ``score(x)``, which is higher for likelier rows. Of rows
+        with unknown cells, which are filled in x, the last two are given the known ones as well.
         """
 
     def transform(self, X: ArrayLike) -> Any:
@@ -164,9 +175,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         Returns
         -------
         Z : ndarray of shape (n_samples, `n_components_`)
-            Codes, in the dtype of X. `set_output` turns them into a DataFrame.
+            Codes, in the dtype of X. `set_output` turns them into a DataFrame. The code of a row
+            with unknown cells is that of the row that `impute` gives.
         """
-        return self._apply("encode", self._validate_rows(X))
+        return self._apply("encode", self._read(X)[0])
 
     def inverse_transform(self, X: ArrayLike) -> Any:
         """Decode codes.
@@ -197,10 +209,28 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             What is left of X after the code, in its dtype. `set_output` turns it into a
             DataFrame.
         """
-        return in_output_container(self, self._apply("reconstruct", self._validate_rows(X)), X)
+        return in_output_container(self, self._apply("reconstruct", self._read(X)[0]), X)
+
+    def impute(self, X: ArrayLike) -> Any:
+        """Fill the unknown cells of X with what the known cells of their rows let expect.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data. NaN, None, NA, null and masked cells are unknown.
+
+        Returns
+        -------
+        X_filled : ndarray of shape (n_samples, n_features)
+            In the dtype of X. Known cells are as they are. `set_output` turns it into a DataFrame.
+        """
+        rows = self._validate_rows(X)
+        rows = rows.toarray() if sparse.issparse(rows) else rows
+        filled, _ = self._complete(rows)
+        return in_output_container(self, filled.copy() if filled is rows else filled, X)
 
     def reconstruction_error(self, X: ArrayLike, per_feature: bool = False) -> np.ndarray:
-        """Loss of the reconstruction of each row.
+        """Loss of the reconstruction of each row, over its known cells.
 
         Parameters
         ----------
@@ -214,10 +244,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         error : ndarray of shape (n_samples,) or (n_samples, n_features)
             In the unit of `loss`: squared units of X for "squared_error", units of X for
             "absolute_error", nats for the others. A loss that no number can hold is the largest
-            number of the dtype.
+            number of the dtype. It is zero for a row without known cells; NaN for an unknown cell.
         """
-        method = "elementwise_loss" if per_feature else "reconstruction_loss"
-        return self._apply(method, self._validate_loss_rows(X))
+        rows, known = self._read_for_loss(X)
+        if not per_feature:
+            return self._apply("reconstruction_loss", rows, known=known)
+        losses = self._apply("elementwise_loss", rows)
+        return losses if known is None else np.where(known, losses, np.nan)
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Score of each row; the higher, the more the row is like the training data.
@@ -231,9 +264,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         -------
         score : ndarray of shape (n_samples,)
             Minus `reconstruction_error`; of a `VAETransformer`, a lower bound of the log-density in
-            nats. A score that no number can hold is the lowest number of the dtype.
+            nats. Both are those of the known cells. A score that no number can hold is the lowest
+            number of the dtype.
         """
-        return self._apply("score", self._validate_loss_rows(X), *self._score_arguments())
+        rows, known = self._read_for_loss(X)
+        return self._apply("score", rows, *self._score_arguments(), known=known)
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean of `score_samples`, so that a grid search looks for the best model.
@@ -267,10 +302,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         X_expected : ndarray of shape (n_samples, n_features)
             What `reconstruct` gives, always as an array.
         """
-        return self._apply("reconstruct", self._validate_rows(X))
+        return self._apply("reconstruct", self._read(X)[0])
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
@@ -302,11 +338,12 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         context = self._init_callback_context(max_subtasks=n_epochs)
         with unchanged_on_failure(self), torch_at_work(CPU):
             given = validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
-            all_rows = to_rows(*given)
             own = validate_validation_data(self, X_clean is not None, *validation_data)
-            own_rows = None if own is None else to_rows(*own)
             continued = self.warm_start and hasattr(self, "module_")
             progress = self._progress(continued)
+            completion = self._completion_of(given, own, continued)
+            all_rows = complete_rows(completion, *given)
+            own_rows = None if own is None else complete_rows(completion, *own)
             keeper = Keeper(
                 self,
                 context,
@@ -316,20 +353,27 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             )
             building_seed, training_seed = keeper.seeds
             with private_random_numbers(building_seed, CPU):
-                n_components, linear = self._count_components(all_rows, continued)
+                n_components, linear = self._count_components(all_rows, continued, completion)
                 # What a seed means includes the order of the draws: of weights, of rows held out.
                 if self._holds_out_from_start:
                     rows, validation_rows = self._split(all_rows, progress, own_rows)
-                    module = self._start(rows, n_components, continued)
+                    start = self._linear_start(
+                        rows, n_components, continued, linear if lacks_columns(rows) else None
+                    )
+                    module = self._start(rows, n_components, continued, start)
                 else:
-                    module = self._start(all_rows, n_components, continued, linear)
+                    start = self._linear_start(all_rows, n_components, continued, linear)
+                    module = self._start(all_rows, n_components, continued, start)
                     rows, validation_rows = self._split(all_rows, progress, own_rows)
+            completion = completion or self._completion_of_complete(all_rows, start or linear)
             device = self._resolve_device(module)
             module, rows = module.to(device), rows.to(device)
             if validation_rows is not None:
                 validation_rows = validation_rows.to(device)
             progress = keeper.begin(progress)
-            attributes = partial(self._fitted_attributes, n_components, device, progress, rows)
+            attributes = partial(
+                self._fitted_attributes, n_components, completion, device, progress, rows
+            )
             with self._training(
                 context,
                 {
@@ -354,7 +398,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 train(module, rows, validation_rows, progress, settings, reporter)
                 if progress.kept_start and self._holds_out_from_start and not continued:
                     # What is returned instead need not do without the rows that were held out.
-                    module = self._start(all_rows, n_components, False, linear)
+                    start = self._linear_start(all_rows, n_components, False, linear)
+                    module = self._start(all_rows, n_components, False, start)
                 self.__dict__.update(attributes(module))
         return self
 
@@ -362,16 +407,18 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         self._check_parameters()
         continued = hasattr(self, "module_")
         with unchanged_on_failure(self), torch_at_work(CPU):
-            rows = to_rows(
-                *validate_training_data(
-                    self, X, X_clean, sample_weight, reset=not continued, min_rows=1
-                )
+            tables = validate_training_data(
+                self, X, X_clean, sample_weight, reset=not continued, min_rows=1
             )
+            completion = self._completion_of(tables, None, continued)
+            rows = complete_rows(completion, *tables)
             progress = self._progress(continued)
             building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
             with private_random_numbers(building_seed, CPU):
-                n_components, linear = self._count_components(rows, continued)
-                module = self._start(rows, n_components, continued, linear)
+                n_components, linear = self._count_components(rows, continued, completion)
+                start = self._linear_start(rows, n_components, continued, linear)
+                module = self._start(rows, n_components, continued, start)
+            completion = completion or self._completion_of_complete(rows, start or linear)
             device = self._resolve_device(module)
             module, rows = module.to(device), rows.to(device)
             settings = self._settings(learning_rate="constant")
@@ -387,20 +434,54 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 check_finite(descent.weights.values, last_loss, epoch=len(progress.loss_curve))
             progress.best_loss = min(loss, self.best_loss_) if continued else loss
             progress.memory = descent.solver.memory_arrays()
-            attributes = self._fitted_attributes(n_components, device, progress, rows, module)
+            attributes = self._fitted_attributes(
+                n_components, completion, device, progress, rows, module
+            )
             self.__dict__.update(attributes)
             self._solver_memory = (self.solver, progress.memory)
         return self
 
-    def _validate_rows(self, X: ArrayLike) -> np.ndarray:
+    def _validate_rows(self, X: ArrayLike) -> Any:
+        """Validate rows, but for unknown and infinite cells of dense ones; see `_complete`."""
         if not hasattr(self, "module_"):
             check_is_fitted(self)  # its search takes as long as all other checks of a row
-        return validate_table(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
+        return validate_table(
+            self, X, accept_sparse="csr", dtype=FLOATS, ensure_all_finite=False, reset=False
+        )
 
-    def _validate_loss_rows(self, X: ArrayLike) -> np.ndarray:
+    def _complete(self, rows: Any) -> tuple[Any, np.ndarray | None]:
+        """Fill the unknown cells of validated rows, and say which cells are known.
+
+        Returns
+        -------
+        rows : ndarray or sparse matrix of shape (n_samples, n_features)
+            The same ones, if all cells are known.
+        known : ndarray of bool of shape (n_samples, n_features) or None
+            None if all are.
+        """
+        unknown = unknown_cells(rows, name_of(self), getattr(self, "feature_names_in_", None))
+        if unknown is None:
+            return rows, None
+        completion = Completion.from_arrays(self._completion)
+        gaps = np.flatnonzero(unknown.any(axis=1))
+        with torch_at_work(CPU):
+            filled = completion.fill(rows[gaps])
+        for _ in range(completion.n_rounds):
+            own = completion.bounded(self._apply("reconstruct", filled))
+            filled = np.where(unknown[gaps], own, filled)
+        rows = rows.copy()
+        rows[gaps] = filled
+        return within_range(rows), ~unknown
+
+    def _read(self, X: ArrayLike) -> tuple[Any, np.ndarray | None]:
+        """Validate and complete rows."""
+        return self._complete(self._validate_rows(X))
+
+    def _read_for_loss(self, X: ArrayLike) -> tuple[Any, np.ndarray | None]:
+        """Do so, for what the loss takes."""
         rows = self._validate_rows(X)
         check_support(rows, named_loss(self._fitted_loss), getattr(self, "feature_names_in_", None))
-        return rows
+        return self._complete(rows)
 
     def _score_arguments(self) -> tuple[Any, ...]:
         """Give what the module's score takes beside rows."""
@@ -462,41 +543,97 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _is_anchored(self) -> bool:
         return self.init == "pca" and self.network is None
 
-    def _count_components(self, rows: Rows, continued: bool) -> tuple[int, LinearCode | None]:
-        """Resolve the parameter ``n_components``; give PCA of the rows too if that took it."""
-        if isinstance(self.n_components, Integral):
-            return int(self.n_components), None
+    def _completion_of(
+        self,
+        tables: tuple[Any, Any, np.ndarray | None],
+        validation_tables: tuple[Any, Any, np.ndarray | None] | None,
+        continued: bool,
+    ) -> Completion | None:
+        """Give what fills unknown cells; None if that does not matter yet."""
         if continued:
-            return self.n_components_, None
-        linear = self._linear_code(rows, self.n_components)
+            return Completion.from_arrays(self._completion)
+        X, X_clean, weights = tables
+        if not has_gaps(X, X_clean, *(validation_tables or ())[:2]):
+            return None
+        names = getattr(self, "feature_names_in_", None)
+        if has_gaps(X_clean):
+            rows_with_known_cells(X_clean, weights, names, "X_clean")
+        return Completion.of_gaps(X, weights, self._support(), names, name_of(self))
+
+    def _completion_of_complete(self, rows: Rows, linear: LinearCode | None) -> Completion:
+        """Give what fills unknown cells of new rows, where those of the fit have none."""
+        if linear is None:
+            return Completion.of_means(rows, self._support())
+        return Completion.of_code(linear, self._support())
+
+    def _support(self) -> tuple[float, float]:
+        return loss_of(self.loss).support
+
+    def _count_components(
+        self, rows: Rows, continued: bool, completion: Completion | None
+    ) -> tuple[int, LinearCode | None]:
+        """Resolve the parameter ``n_components``; give PCA of the rows too if that is known."""
+        if continued:
+            is_count = isinstance(self.n_components, Integral)
+            return (int(self.n_components) if is_count else self.n_components_), None
+        linear = None
+        if completion is not None and rows.target is None:
+            linear = self._linear_code(rows, self.n_components, completion)
+        elif not isinstance(self.n_components, Integral):
+            linear = self._linear_code(rows, self.n_components)
+        if isinstance(self.n_components, Integral):
+            return int(self.n_components), linear
+        assert linear is not None
         return len(linear.variances), linear
 
-    def _linear_code(self, rows: Rows, n_components: int | float) -> LinearCode:
-        """PCA of what is to be restored, with columns of a table made comparable."""
+    def _linear_start(
+        self, rows: Rows, n_components: int, continued: bool, linear: LinearCode | None = None
+    ) -> LinearCode | None:
+        """Give PCA of the rows, if a new network begins there; `linear` is it if it is known."""
+        if continued or not self._is_anchored():
+            return None
+        return self._linear_code(rows, n_components) if linear is None else linear
+
+    def _linear_code(
+        self, rows: Rows, n_components: int | float, completion: Completion | None = None
+    ) -> LinearCode:
+        """PCA of what is to be restored, with columns of a table made comparable.
+
+        Of rows with unknown cells it is that of their most likely moments, which `completion` has
+        if it was fitted to them.
+        """
         table, weights = rows.source()
+        if rows.known is not None:
+            table = np.where(rows.known.source(None)[0], table, np.nan)
+            if completion is None:
+                completion = Completion.of_gaps(
+                    table, weights, self._support(), None, name_of(self)
+                )
         composition = loss_of(self.loss).composition
-        if composition is None:
+        scales = (
+            np.ones(1)
+            if composition is None
+            else composition.scales(*column_moments(table, weights))
+        )
+        if completion is not None:
+            linear = completion.linear_code(scales, len(rows), n_components)
+        elif composition is None:
             return linear_code(table, weights, n_components)
-        scales = composition.scales(*column_moments(table, weights))
-        linear = linear_code(scaled(table, scales), weights, n_components)
+        else:
+            linear = linear_code(scaled(table, scales), weights, n_components)
+        if composition is None:
+            return linear
         return linear._replace(mean=linear.mean / scales, scales=scales)
 
     def _start(
-        self, rows: Rows, n_components: int, continued: bool, linear: LinearCode | None = None
+        self, rows: Rows, n_components: int, continued: bool, linear: LinearCode | None
     ) -> TrainableModule:
         """Build the module to train, a new one or a copy of the fitted one.
 
-        `linear` is PCA of the rows, if it is known.
+        `linear` is PCA of the rows, if a new one begins there.
         """
-        n_features = rows.x.shape[1]
-        start = None
-        if not continued:
-            if not self._is_anchored():
-                linear = None
-            elif linear is None:
-                linear = self._linear_code(rows, n_components)
-            start = Start(rows, linear)
-        module = self._build_module(n_features, n_components, start)
+        start = None if continued else Start(rows, linear)
+        module = self._build_module(rows.x.shape[1], n_components, start)
         if continued:
             continue_weights(self, module, n_components)
         return module
@@ -569,6 +706,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _fitted_attributes(
         self,
         n_components: int,
+        completion: Completion,
         device: torch.device,
         progress: Progress,
         rows: Rows,
@@ -587,6 +725,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             "pretrain_loss_curves_": progress.pretrain_loss_curves,
             "best_loss_": progress.best_loss,
             "loss_unit_": self._loss_unit(),
+            "_completion": completion.to_arrays(),
             "_fitted_loss": self.loss,
             "_fitted_parameters": clone(self).get_params(deep=False),
             # What only another fit needs.

@@ -90,10 +90,17 @@ def validate_training_data(
     Returns
     -------
     X, X_clean : ndarray or sparse matrix of float32 or float64
+        NaN is an unknown cell.
     sample_weight : ndarray of float64 or None
     """
     X = validate_table(
-        estimator, X, accept_sparse="csr", dtype=FLOATS, reset=reset, ensure_min_samples=min_rows
+        estimator,
+        X,
+        accept_sparse="csr",
+        dtype=FLOATS,
+        ensure_all_finite="allow-nan",
+        ensure_min_samples=min_rows,
+        reset=reset,
     )
     names = getattr(estimator, "feature_names_in_", None)
     check_width_of_loss(estimator.loss, X.shape[1])
@@ -182,7 +189,9 @@ def validate_clean_rows(estimator: Any, X_clean: Any, X: Any, names: Any, suffix
     """Check that row i of X_clean can be what row i of X is to become."""
     name = f"X_clean{suffix}"
     clean_names = _get_feature_names(X_clean)
-    X_clean = read_table(X_clean, estimator, table=name, accept_sparse="csr")
+    X_clean = read_table(
+        X_clean, estimator, table=name, accept_sparse="csr", ensure_all_finite="allow-nan"
+    )
     if X_clean.shape != X.shape:
         raise ValueError(
             f"{name} has shape {X_clean.shape} and X{suffix} has shape {X.shape}; row i of {name} "

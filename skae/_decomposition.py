@@ -775,8 +775,7 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
     n_directions = min(n_samples, n_features)
     is_count = isinstance(n_components, Integral)
     # The network computes in the dtype of X, which takes smaller variances for nothing.
-    eps = float(np.finfo(float_dtype(X)).eps)
-    rounding_of_network = n_features * eps
+    rounding_of_network = n_features * float(np.finfo(float_dtype(X)).eps)
     problem = Problem(
         X,
         sample_weight,
@@ -788,13 +787,46 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
         negligible=rounding_of_network,
     )
     found = decompose(problem, "covariance_eigh" if n_samples >= n_features else "gram_eigh")
+    return shortened(found, n_components, n_directions, float_dtype(X))
+
+
+def linear_code_of_moments(
+    mean: np.ndarray, covariance: np.ndarray, n_components: int | float
+) -> LinearCode:
+    """Do what `linear_code` does for rows of which only the moments are known.
+
+    Parameters
+    ----------
+    mean : ndarray of shape (n_features,)
+    covariance : ndarray of shape (n_features, n_features)
+        Unbiased.
+    n_components : int or float
+        As of `linear_code`.
+
+    Returns
+    -------
+    LinearCode
+    """
+    variances, axes = principal_axes(torch.from_numpy(covariance))
+    found = Decomposition(mean, float(np.trace(covariance)), variances, axes)
+    if isinstance(n_components, Integral):
+        found = replace(found, variances=variances[: int(n_components)])
+    return shortened(found, n_components, len(mean), np.dtype(np.float32))
+
+
+def shortened(
+    found: Decomposition, n_components: int | float, n_directions: int, dtype: np.dtype
+) -> LinearCode:
+    """Keep the axes along which there is variance, or that explain a share of it."""
+    n_features = len(found.mean)
+    rounding_of_network = n_features * float(np.finfo(dtype).eps)
     variances = zero_out_rounding(found.variances, rounding_of_network)
-    rank = max(np.count_nonzero(variances), 1)
-    if not is_count:
+    rank = max(int(np.count_nonzero(variances)), 1)
+    if not isinstance(n_components, Integral):
         rank = min(rank, n_components_for_share(variances, n_components))
     variances = variances[:rank]
     rest = found.total_variance - float(variances.sum())
-    if rank == n_directions or rest <= found.total_variance * eps:
+    if rank == n_directions or rest <= found.total_variance * float(np.finfo(dtype).eps):
         rest = 0.0  # nothing but rounding
     return LinearCode(found.mean, variances, found.axes[:rank], rest / max(n_features - rank, 1))
 

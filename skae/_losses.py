@@ -341,10 +341,15 @@ LOSSES = {
 
 
 def feature_ranges(X: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value of each column of an array or sparse matrix, (n_features,)."""
+    """Smallest and largest known value of each column of an array or sparse matrix.
+
+    Both are of shape (n_features,). They are NaN for columns without known cells.
+    """
     smallest, largest = X.min(axis=0), X.max(axis=0)
     if sparse.issparse(X):
         return smallest.toarray().ravel(), largest.toarray().ravel()
+    if np.isnan(smallest).any():
+        return np.fmin.reduce(X, axis=0), np.fmax.reduce(X, axis=0)
     return smallest, largest
 
 

@@ -112,8 +112,13 @@ class ModuleEstimator(
         ):
             yield reporter
 
-    def _apply(self, method: str, X: Any, *arguments: Any) -> np.ndarray:
-        """Apply a method of the fitted module to rows, in their dtype."""
+    def _apply(
+        self, method: str, X: Any, *arguments: Any, known: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Apply a method of the fitted module to rows, in their dtype.
+
+        If not all cells are known, the method's last argument are those that are.
+        """
         device, dtype = torch.device(self.device_), TORCH_DTYPE[float_dtype(X).name]
         in_float64 = self._needs_float64 or dtype == torch.float64
         if not is_available(device) or (device.type == "mps" and in_float64):
@@ -123,7 +128,9 @@ class ModuleEstimator(
             module = copy_to(module, device, dtype)
         function = getattr(module, method)
         with torch_at_work(device), threads(self._threads_to_apply(X.shape)):
-            results = in_batches(lambda batch: function(batch, *arguments), X, device)
+            results = in_batches(
+                lambda batch, *cells: function(batch, *arguments, *cells), X, device, known
+            )
         return within_range(results, WORST.get(method))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -48,8 +48,8 @@ from skae._unknown import SMALLEST_SHARE, Gaussian, known_moments, rows_with_kno
 from skae._validation import (
     check_finite,
     float_dtype,
-    has_finite_sum,
     mean_score,
+    unknown_cells,
     validate_codes,
     validate_columns,
     validate_table,
@@ -579,12 +579,8 @@ class PCA(
 
     def _unknown_rows(self, X: Any) -> np.ndarray | None:
         """Numbers of the rows of validated X with unknown cells; None if there are none."""
-        if sparse.issparse(X) or X.dtype.kind != "f" or has_finite_sum(X):
-            return None
-        names = getattr(self, "feature_names_in_", None)
-        check_finite(X, type(self).__name__, names, allow_nan=True)
-        (rows,) = np.nonzero(np.isnan(X).any(axis=1))
-        return rows if len(rows) else None
+        unknown = unknown_cells(X, type(self).__name__, getattr(self, "feature_names_in_", None))
+        return None if unknown is None else np.flatnonzero(unknown.any(axis=1))
 
     def _fill(self, X: Any) -> Any:
         """Fill the unknown cells of validated rows; X itself if there are none."""

@@ -416,9 +416,15 @@ def to_table(table: Any) -> Table:
     return DenseTable(to_tensor(floats, CPU, torch.float32).contiguous())
 
 
-def to_rows(X: Any, X_clean: Any, weights: np.ndarray | None) -> Rows:
+def to_rows(
+    X: Any, X_clean: Any, weights: np.ndarray | None, known: np.ndarray | None = None
+) -> Rows:
     """Turn tables into rows, without those of weight zero."""
-    rows = Rows(to_table(X), None if X_clean is None else to_table(X_clean))
+    rows = Rows(
+        to_table(X),
+        None if X_clean is None else to_table(X_clean),
+        known=None if known is None else DenseTable(torch.from_numpy(known)),
+    )
     if weights is None:
         return rows
     rows = rows.take(torch.from_numpy(np.flatnonzero(weights)))
@@ -518,15 +524,22 @@ def shuffled_blocks(rows: Rows, starts: np.ndarray, batch_size: int) -> Iterator
     yield from rest
 
 
-def in_batches(function: Callable[[Tensor], Tensor], X: Any, device: torch.device) -> np.ndarray:
+def in_batches(
+    function: Callable[..., Tensor],
+    X: Any,
+    device: torch.device,
+    known: np.ndarray | None = None,
+) -> np.ndarray:
     """Apply a function of row batches to an array of any length in bounded memory.
 
     Parameters
     ----------
     function : callable
-        Maps a tensor (batch, ...) on `device` to one of the same dtype, row by row.
+        Maps a tensor (batch, ...) on `device` to one of the same dtype, row by row. If there is
+        `known`, its second argument are these cells of the batch, as booleans.
     X : ndarray or sparse matrix of shape (n_rows, n_columns)
     device : torch.device
+    known : ndarray of bool of shape (n_rows, n_columns), default=None
 
     Returns
     -------
@@ -543,7 +556,11 @@ def in_batches(function: Callable[[Tensor], Tensor], X: Any, device: torch.devic
                 if sparse.issparse(batch)
                 else np.ascontiguousarray(batch, float_dtype(X))
             )
-            result = function(to_tensor(batch, device)).cpu().numpy()
+            arguments = [to_tensor(batch, device)]
+            if known is not None:
+                cells = known[start : start + INFERENCE_BATCH_SIZE]
+                arguments.append(torch.from_numpy(cells).to(device))
+            result = function(*arguments).cpu().numpy()
             if n_rows <= INFERENCE_BATCH_SIZE:
                 return result
             if results is None:

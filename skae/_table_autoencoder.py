@@ -32,6 +32,11 @@ MAX_KEPT = 1000
 # Numbers of normal distributions that a mixture of the codes may have, and codes for each.
 MIXTURES = (1, 2, 4, 8)
 MIN_CODES = 50
+# Kinds of columns whose drawn values follow the distribution of the column.
+NUMBERS = ("number", "integer", "count", "duration")
+N_QUANTILES = 1001
+# A column whose quantiles are so often different is continuous.
+MIN_CONTINUOUS = 0.9
 # Codes among which those are chosen that go with the fixed cells of a row.
 N_CANDIDATES = 8192
 
@@ -58,6 +63,26 @@ def with_positive_weights(X: Any, sample_weight: Any) -> tuple[Any, np.ndarray |
     if weights.all():
         return X, weights
     return _safe_indexing(X, np.flatnonzero(weights)), weights[weights > 0.0]
+
+
+def quantiles_of(x: np.ndarray) -> np.ndarray:
+    """Quantiles of the known numbers of a column, each of them one of the numbers."""
+    known = x[~np.isnan(x)]
+    shares = np.linspace(0.0, 1.0, min(N_QUANTILES, max(2, len(known))))
+    return np.quantile(known, shares, method="inverted_cdf")
+
+
+def moved(x: np.ndarray, reference: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Numbers as the quantiles of their ranks among reference numbers.
+
+    Between the quantiles of a column that hardly ever repeats a number are numbers too.
+    """
+    ordered = np.sort(reference)
+    ranks = (np.searchsorted(ordered, x, "left") + np.searchsorted(ordered, x, "right")) / 2.0
+    places = ranks / len(ordered) * (len(quantiles) - 1)
+    if len(np.unique(quantiles)) > MIN_CONTINUOUS * len(quantiles):
+        return np.interp(places, np.arange(len(quantiles)), quantiles)
+    return quantiles[np.rint(places).astype(int)]
 
 
 class TableAutoencoder(
@@ -199,7 +224,7 @@ class TableAutoencoder(
                 task.call_on_fit_task_begin(estimator=self, X=rows)
                 self.estimator_.fit(rows, **self._weights(weights))
                 task.call_on_fit_task_end(estimator=self, X=rows)
-            self._keep_codes(rows, weights)
+            self._learn_to_draw(rows, weights)
             context.call_on_fit_task_end(estimator=self, X=X)
         return self
 
@@ -228,7 +253,7 @@ class TableAutoencoder(
             first = not hasattr(self, "estimator_")
             rows = self._learn_columns(X, weights) if first else self._encode(X)
             self.estimator_.partial_fit(rows, **self._weights(weights))
-            self._keep_codes(rows, weights)
+            self._learn_to_draw(rows, weights)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -317,7 +342,7 @@ class TableAutoencoder(
         """
         rows = self._encode(X)
         unknown = np.isnan(rows)
-        if self._has_own_loss and not unknown.any():
+        if self._has_own_loss:
             cells = self.estimator_.reconstruction_error(rows, per_feature=True)
         else:
             cells = self._squared_errors(rows)
@@ -566,9 +591,9 @@ class TableAutoencoder(
         if unknown.any() and not get_tags(self.estimator_).input_tags.allow_nan:
             names = [str(self.encoder_._names[place]) for place in np.flatnonzero(unknown)]
             raise ValueError(
-                f"{type(self.estimator_).__name__} takes no unknown cells (NaN), and there are some in "
-                f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}; wrap an estimator that takes "
-                "them, such as PCA, or fill them first."
+                f"{type(self.estimator_).__name__} takes no unknown cells (NaN), and some are in "
+                f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}; wrap an estimator that "
+                "takes them, such as PCA, or fill them first."
             )
 
     def _weights(self, weights: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -623,15 +648,18 @@ class TableAutoencoder(
             by_column, index=index, columns=pd.Index(self.encoder_._names, tupleize_cols=False)
         )
 
-    def _keep_codes(self, rows: np.ndarray, weights: np.ndarray | None) -> None:
-        """Keep codes of some rows, and the variance of their residuals, to draw new rows."""
+    def _learn_to_draw(self, rows: np.ndarray, weights: np.ndarray | None) -> None:
+        """Keep what new rows need: quantiles of numbers, and codes and residuals of some rows."""
+        rng = np.random.default_rng(0)
+        if weights is not None:
+            rows = rows[rng.choice(len(rows), len(rows), p=weights / weights.sum())]
+        numbers = np.flatnonzero(self._are_numbers)
+        self._quantiles = [quantiles_of(rows[:, place] / self._scales[place]) for place in numbers]
         if isinstance(self.estimator_, VAETransformer):
             return
-        rng = np.random.default_rng(0)
         kept = np.arange(len(rows))
-        if len(kept) > MAX_KEPT or weights is not None:
-            shares = None if weights is None else weights / weights.sum()
-            kept = rng.choice(kept, min(len(kept), MAX_KEPT), weights is not None, shares)
+        if len(kept) > MAX_KEPT:
+            kept = rng.choice(kept, MAX_KEPT, replace=False)
         self._codes = np.asarray(self.estimator_.transform(rows[kept]), dtype=np.float64)
         residuals = (rows[kept] - self._reconstruct(rows[kept])) / self._scales
         squares = np.ma.masked_invalid(np.square(residuals))
@@ -673,8 +701,29 @@ class TableAutoencoder(
         named |= {"negative_binomial": "gaussian"}
         return Composition(blocks_of([(named.get(name, name), n) for name, n, *_ in self._losses]))
 
+    @property
+    def _are_numbers(self) -> np.ndarray:
+        """Whether each feature is a column of numbers, (n_features,)."""
+        kinds = [block.kind in NUMBERS for block in self._modelled]
+        widths = [block.columns.stop - block.columns.start for block in self._modelled]
+        return np.repeat(kinds, widths)
+
     def _draw(self, means: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-        return self._densities().sample(means, self._noise, rng)
+        """Draw cells around their means, with numbers distributed like those of `fit`.
+
+        Each number is moved to the value of the same rank: what the model says of dependence stays,
+        and the distribution of each column, its single values included, is that of the table.
+        """
+        densities = self._densities()
+        drawn = densities.sample(means, self._noise, rng)
+        own = np.random.RandomState(0)  # the same way of moving in every call
+        reference = self._means(self._draw_codes(N_CANDIDATES, own))
+        reference = densities.sample(reference, self._noise, own)
+        for place, quantiles in zip(
+            np.flatnonzero(self._are_numbers), self._quantiles, strict=True
+        ):
+            drawn[:, place] = moved(drawn[:, place], reference[:, place], quantiles)
+        return drawn
 
     def _choose(
         self, means: np.ndarray, given: np.ndarray, n: int, rng: np.random.RandomState

@@ -557,14 +557,22 @@ def is_gain(loss: float, best_loss: float, tol: float) -> bool:
 
 
 def mean_squared_residual(reconstruct: Callable[[Tensor], Tensor], rows: Rows) -> Tensor:
-    """Weighted mean over the rows of the squared residual of each feature, (n_features,)."""
+    """Weighted mean over the rows of the squared residual of each feature, (n_features,).
+
+    Of the known cells, if not all are.
+    """
     total = torch.zeros(rows.restored.shape[1], dtype=torch.float32, device=rows.device)
+    n_rows = torch.zeros_like(total)
     # A module that has not been trained yet is in training mode, and may draw.
     with torch.no_grad(), random_numbers_of_the_process():
         for batch in batches(rows, INFERENCE_BATCH_SIZE, shuffle=False):
             squared = torch.square(reconstruct(batch.x) - batch.restored)
-            total += (squared if batch.weights is None else squared * batch.weights[:, None]).sum(0)
-    return total / len(rows)
+            weights = None if batch.weights is None else batch.weights[:, None]
+            if batch.known is not None:
+                weights = batch.known if weights is None else weights * batch.known
+                n_rows += weights.sum(dim=0)
+            total += (squared if weights is None else squared * weights).sum(0)
+    return total / (len(rows) if rows.known is None else n_rows.clamp(min=1e-30))
 
 
 def encode_rows(encode: Callable[[Tensor], Tensor], rows: Rows) -> Rows:

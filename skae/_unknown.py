@@ -21,7 +21,9 @@ from skae._validation import listed
 
 # The EM algorithm ends where what is still to be gained in log-likelihood, as the last gains tell
 # it, is less than this many nats for each row.
-_TOLERANCE = 1e-8
+TOLERANCE = 1e-8
+# The same, where a network goes on from there.
+_TOLERANCE_OF_START = 1e-3
 _MAX_ITERATIONS = 300
 # A variance is at least this share of the largest one, and of that of its column. Otherwise the
 # likelihood of columns that depend on each other would have no maximum.
@@ -69,6 +71,12 @@ class Gaussian:
         return cls(
             torch.from_numpy(mean.astype(np.float64)), torch.from_numpy(loadings), noise_variance
         )
+
+    def covariance(self) -> Tensor:
+        """Covariance of the columns, (n_features, n_features)."""
+        covariance = self.loadings @ self.loadings.T
+        covariance.diagonal().add_(self.noise_variance)
+        return covariance
 
     def fill(self, X: np.ndarray) -> np.ndarray:
         """Put conditional means, given the known cells of the row, in the place of unknown cells.
@@ -149,7 +157,7 @@ class Gaussian:
             Diagonal of the inverse, at known cells.
         """
         product, diagonal = np.empty(X.shape), np.empty(X.shape)
-        covariance = _covariance(self)
+        covariance = self.covariance()
         with _few_threads(X):
             for rows, known, patterns, pattern_of in _patterns(X, X.shape[1]):
                 factor, deviations = _factors(covariance, patterns)
@@ -164,7 +172,7 @@ class Gaussian:
         n_features, n_components = self.loadings.shape
         by_code = 2 * n_components < n_features
         width = max(n_components, 1) if by_code else n_features
-        covariance = None if by_code else _covariance(self)
+        covariance = None if by_code else self.covariance()
         for rows, known, patterns, pattern_of in _patterns(X, width):
             centred = _centred(X[rows], known, self.mean)
             if covariance is None:
@@ -269,12 +277,6 @@ def _factors(covariance: Tensor, patterns: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.cholesky(matrices), deviations
 
 
-def _covariance(gaussian: Gaussian) -> Tensor:
-    covariance = gaussian.loadings @ gaussian.loadings.T
-    covariance.diagonal().add_(gaussian.noise_variance)
-    return covariance
-
-
 def _log_determinant(factor: Tensor) -> Tensor:
     return 2.0 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
 
@@ -335,7 +337,11 @@ def _patterns(X: np.ndarray, width: int) -> Iterator[tuple[slice, Tensor, Tensor
 
 
 def known_moments(
-    X: np.ndarray, weights: np.ndarray, n_components: int, owner: str
+    X: np.ndarray,
+    weights: np.ndarray,
+    n_components: int,
+    owner: str,
+    tolerance: float = TOLERANCE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of rows with unknown cells, at the maximum of the likelihood.
 
@@ -367,6 +373,8 @@ def known_moments(
         Between 0 and ``n_features``.
     owner : str
         Name of the estimator, for the warning.
+    tolerance : float
+        Likelihood in nats for each row that may still be gained.
 
     Returns
     -------
@@ -392,9 +400,28 @@ def known_moments(
             _moments_of_columns(X, weights),
             n_components,
             owner,
+            tolerance,
         )
     with np.errstate(over="ignore"):  # what is infinite is an error of those who ask
         return mean.numpy() / scale, covariance.numpy() / scale / scale
+
+
+def fit_gaussian(X: np.ndarray, weights: np.ndarray, owner: str) -> Gaussian:
+    """Give the most likely normal distribution of rows with unknown cells, nearly.
+
+    Parameters
+    ----------
+    X, weights, owner
+        As of `known_moments`.
+
+    Returns
+    -------
+    Gaussian
+        With any covariance.
+    """
+    n_features = X.shape[1]
+    mean, covariance = known_moments(X, weights, n_features, owner, _TOLERANCE_OF_START)
+    return most_likely(torch.from_numpy(mean), torch.from_numpy(covariance), n_features)
 
 
 def maximum_likelihood(
@@ -402,6 +429,7 @@ def maximum_likelihood(
     start: tuple[Tensor, Tensor],
     n_components: int,
     owner: str,
+    tolerance: float,
 ) -> tuple[Tensor, Tensor]:
     """Iterate until hardly any likelihood is left to gain.
 
@@ -414,6 +442,8 @@ def maximum_likelihood(
     n_components : int
     owner : str
         Name of the estimator, for the warning.
+    tolerance : float
+        Log-density per row that is not worth another step.
 
     Returns
     -------
@@ -440,7 +470,7 @@ def maximum_likelihood(
             first, log_density = extrapolated, far_log_density
         gain_before, gain = gain, log_density - before
         before = log_density
-        if _still_to_gain(gain_before, gain) < _TOLERANCE:
+        if _still_to_gain(gain_before, gain) < tolerance:
             break
     else:
         warn(
@@ -499,7 +529,10 @@ def _few_threads(X: np.ndarray) -> ExitStack:
 
 
 def rows_with_known_cells(
-    X: np.ndarray, sample_weight: np.ndarray | None, names: Sequence[str] | np.ndarray | None
+    X: np.ndarray,
+    sample_weight: np.ndarray | None,
+    names: Sequence[str] | np.ndarray | None,
+    table: str = "X",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Leave out rows without weight and rows without known cells, which say nothing.
 
@@ -509,6 +542,8 @@ def rows_with_known_cells(
     sample_weight : ndarray of shape (n_samples,) or None
     names : sequence of str, ndarray or None
         Of the columns, for messages.
+    table : str, default="X"
+        Name of the table, for messages.
 
     Returns
     -------
@@ -526,11 +561,12 @@ def rows_with_known_cells(
     empty = np.flatnonzero(~known[kept].any(axis=0))
     if len(empty):
         labels = empty if names is None else np.asarray(names)[empty]
+        columns = f"{len(empty)} column{'s' * (len(empty) > 1)}"
         rows = " in rows of positive weight" if (weights == 0.0).any() else ""
         raise ValueError(
-            f"Input X contains NaN in all cells of {len(empty)} column{'s' * (len(empty) > 1)}"
-            f"{rows}: {listed(labels.tolist())}. Nothing can be learned about a column of which no "
-            "cell is known; drop it."
+            f"Input {table} contains NaN in all cells of {columns}{rows}: "
+            f"{listed(labels.tolist())}. Nothing can be learned about a column of which no cell is "
+            "known; drop it."
         )
     return X[kept].astype(np.float64), weights[kept]
 

@@ -201,9 +201,9 @@ class VariationalAutoencoder(TrainableModule):
         variance = (self.noise_variance(),) if self._loss.learns_variance else ()
         return self._loss.elementwise(self._output(self.encode(x), x), x, *variance)
 
-    def reconstruction_loss(self, x: Tensor) -> Tensor:
-        """Mean of `elementwise_loss` over the features, (batch,)."""
-        return mean_of_cells(self.elementwise_loss(x), None, self._loss.cell_sizes)
+    def reconstruction_loss(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """Mean of `elementwise_loss` over the known features, (batch,)."""
+        return mean_of_cells(self.elementwise_loss(x), known, self._loss.cell_sizes)
 
     def noise_variance(self) -> Tensor | None:
         """Variance of the likelihood, of shape (1,) or (n_features,); None if it has none."""
@@ -329,8 +329,8 @@ class VariationalAutoencoder(TrainableModule):
         beta = self._warm_beta if self.training else self._beta
         return losses[..., 0] + beta * losses[..., 1]
 
-    def score(self, x: Tensor, n_importance_samples: int) -> Tensor:
-        """Lower bound of log p(x) in nats, (batch,).
+    def score(self, x: Tensor, n_importance_samples: int, known: Tensor | None = None) -> Tensor:
+        """Lower bound of log p(x) in nats, or of that of the known cells, (batch,).
 
         The evidence lower bound, or with several samples that of importance weights.
         """
@@ -346,7 +346,8 @@ class VariationalAutoencoder(TrainableModule):
         for chunk in points.to(x).split(max(1, INFERENCE_BATCH_SIZE // n_rows)):
             z = mean + chunk[:, None] * std  # (n_points of the chunk, batch, n_components)
             rows = x.expand(len(chunk), *x.shape).flatten(0, 1)
-            log_weight = -self.negative_log_likelihood(z.flatten(0, 1), rows)
+            cells = None if known is None else known.expand(len(chunk), *x.shape).flatten(0, 1)
+            log_weight = -self.negative_log_likelihood(z.flatten(0, 1), rows, cells)
             log_weight = log_weight.reshape(len(chunk), n_rows)
             if weighted:
                 # log p(z) - log q(z|x)
@@ -728,7 +729,7 @@ class VAETransformer(BaseAutoencoder):
             Standard deviation along each component. Where a component carries nothing about the
             row, it is that of the prior, one.
         """
-        moments = self._apply("posterior_moments", self._validate_rows(X))
+        moments = self._apply("posterior_moments", self._read(X)[0])
         return moments[:, : self.n_components_], moments[:, self.n_components_ :]
 
     def sample(

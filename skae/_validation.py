@@ -69,7 +69,7 @@ def validate_table(
     reset : bool, default=True
         Whether this is a fit, from which later tables take number and names of columns.
     accept_sparse, ensure_min_samples, ensure_all_finite
-        As in `sklearn.utils.check_array`. Sparse cells are always checked.
+        As in `sklearn.utils.check_array`. Sparse cells are always checked, and none may be NaN.
     dtype : {(numpy.float64, numpy.float32), None}
         What numbers become that are neither; None leaves them.
 
@@ -85,7 +85,7 @@ def validate_table(
         If X is no table, or has the wrong columns, or holds a cell that is no number, unknown or
         infinite; with the columns, and what to do.
     """
-    check_cells = ensure_all_finite is True
+    check_cells = ensure_all_finite is not False
     if not hasattr(estimator, "feature_names_in_"):
         n_columns = None if reset else estimator.n_features_in_
         if is_ready(X, n_columns, ensure_min_samples, check_cells):
@@ -531,7 +531,7 @@ def check_finite(
     labels : sequence, default=None
         Names of the columns; None counts them.
     allow_nan : bool, default=False
-        Whether NaN is taken for an unknown cell.
+        Whether NaN is taken for an unknown cell, of dense tables.
     table : str, default="X"
         Name of the table, for the message.
     """
@@ -540,10 +540,11 @@ def check_finite(
     if has_finite_sum(X.data if sparse.issparse(X) else X):
         return
     counts = count_by_column(X, np.isnan)
-    if counts.any() and not allow_nan:
+    if counts.any() and (sparse.issparse(X) or not allow_nan):
+        where = " in sparse tables" * sparse.issparse(X)
         raise ValueError(
             f"Input {table} contains NaN: {counted(counts, labels, 'unknown')}. {owner} does not "
-            "take unknown cells yet. Drop these rows or columns, or fill the cells first, for "
+            f"take unknown cells{where}. Drop these rows or columns, or fill the cells first, for "
             "example by SimpleImputer in a Pipeline."
         )
     counts = count_by_column(X, np.isinf)
@@ -553,6 +554,34 @@ def check_finite(
             f"{counted(counts, labels, 'such')}. {owner} takes finite numbers. Drop these rows, "
             "or replace the cells by the largest value that can occur."
         )
+
+
+def unknown_cells(
+    X: Any, owner: str, labels: Sequence[Any] | None = None, *, table: str = "X"
+) -> np.ndarray | None:
+    """Find the unknown cells of a validated table that may have some.
+
+    Parameters
+    ----------
+    X : ndarray or sparse matrix of shape (n_samples, n_features)
+    owner, labels, table
+        As in `check_finite`.
+
+    Returns
+    -------
+    ndarray of bool of shape (n_samples, n_features) or None
+        None if all cells are known.
+
+    Raises
+    ------
+    ValueError
+        If a cell is infinite; it names the columns.
+    """
+    if sparse.issparse(X) or X.dtype.kind != "f" or has_finite_sum(X):
+        return None
+    check_finite(X, owner, labels, allow_nan=True, table=table)
+    unknown = np.isnan(X)
+    return unknown if unknown.any() else None
 
 
 def count_by_column(X: Any, is_bad: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -258,7 +258,7 @@ def test_maps_of_any_numbers_are_read_without_a_copy(tmp_path, never_copied, dty
     array[:] = X
     seen = []
     monkeypatch.setattr(
-        "skae._base.to_rows", lambda *a: seen.append(a[0]) or skae._rows.to_rows(*a)
+        "skae._completion.to_rows", lambda *a: seen.append(a[0]) or skae._rows.to_rows(*a)
     )
     estimator = AutoencoderTransformer(2, max_iter=2, random_state=0)
     for table in (array, np.asarray(array), array[::2], np.asarray(array)[:, :4]):

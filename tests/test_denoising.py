@@ -326,8 +326,8 @@ def test_bad_pairs(X):
         estimator.fit(X, X_clean=X[1:])
     with pytest.raises(ValueError, match=r"X_clean has shape \(400, 3\)"):
         estimator.partial_fit(X, X_clean=X[:, 1:])
-    with pytest.raises(ValueError, match="X_clean contains NaN"):
-        estimator.fit(X, X_clean=np.where(X > 1, np.nan, X))
+    with pytest.raises(ValueError, match="X_clean contains infinity"):
+        estimator.fit(X, X_clean=np.where(X > 1, np.inf, X))
     with pytest.raises(ValueError, match="bernoulli.*column 0 of X_clean ranges"):
         clone(estimator).set_params(loss="bernoulli").fit(X, X_clean=X * 100)
     frame = pd.DataFrame(X, columns=list("abcd"))

@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from scipy.special import expit
 from sklearn.base import clone
-from sklearn.decomposition import PCA as SklearnPCA
+from sklearn.decomposition import NMF
+from sklearn.decomposition import PCA as SklearnPCA  # noqa: N811
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -147,11 +148,11 @@ def test_other_libraries_get_their_own_tables(table, library):
         assert back.schema == own.schema
     filled = model.impute(own)
     filled = filled if library == "pyarrow" else filled.to_arrow()
-    for place, name in enumerate(columns):
+    for name in columns:
         column = filled.column(name).to_pandas()
         assert not column.isna().any()
-        there = known[:, place]
-        assert_array_equal(column[there], gaps[name].to_numpy()[there])
+        there = known[:, table.columns.get_loc(name)]
+        assert column[there].tolist() == gaps[name][there].tolist()
 
 
 def test_pca_of_a_table_is_factor_analysis_of_mixed_data(table):
@@ -174,20 +175,22 @@ def test_a_column_of_fifty_categories_does_not_drown_a_number(kind):
     rng = np.random.default_rng(0)
     level = rng.integers(0, 50, 1500)
     table = pd.DataFrame({"level": [f"l{i:02}" for i in level], "x": rng.normal(size=1500)})
-    estimator = kind(3, hidden_layer_sizes=(64,), max_iter=60, random_state=0)
+    estimator = kind(2, hidden_layer_sizes=(64,), max_iter=60, random_state=0)
     if kind is DenoisingAutoencoder:
         estimator.set_params(noise_level=0.1)
     model = TableAutoencoder(estimator).fit(table)
-    errors = model.reconstruction_error(table, per_feature=True).mean()
     # Both begin at one, the loss of a constant.
-    assert errors.max() < 0.75
+    errors = model.reconstruction_error(table, per_feature=True).mean()
+    assert errors.max() < 0.85
+    # Shares of the two directions of the code, whatever their scale.
     codes = model.transform(table)
+    codes = (codes - codes.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(codes.T))).T
     shares = []
     for column in (np.eye(50)[level], table[["x"]].to_numpy()):
         design = np.column_stack([np.ones(1500), column])
-        residual = codes - design @ np.linalg.lstsq(design, codes, rcond=None)[0]
-        shares.append(1.0 - residual.var(axis=0).sum() / codes.var(axis=0).sum())
-    assert min(shares) > 0.25 * max(shares)
+        fitted = design @ np.linalg.lstsq(design, codes, rcond=None)[0]
+        shares.append(fitted.var(axis=0).sum() / codes.var(axis=0).sum())
+    assert min(shares) > 0.3
 
 
 def test_the_error_of_a_constant_is_one_in_each_column(table):
@@ -240,9 +243,30 @@ def test_the_score_of_a_vae_is_a_bound_of_the_log_probability():
     assert -sum(entropies) - 0.15 < score < -sum(entropies) + 0.05
 
 
-def test_impute_fills_gaps_only_and_keeps_types(table):
+@pytest.fixture(scope="module", params=ESTIMATORS, ids=lambda e: type(e).__name__)
+def gappy(request, table):
+    """A table with gaps, which cells are known, and a model that was fitted to it."""
     gaps, known = with_gaps(table)
-    filled = TableAutoencoder(PCA(2)).fit(gaps).impute(gaps)
+    return gaps, known, TableAutoencoder(clone(request.param)).fit(gaps)
+
+
+def test_unknown_cells_have_no_error_and_no_part_in_scores(gappy):
+    gaps, known, model = gappy
+    errors = model.reconstruction_error(gaps, per_feature=True)
+    assert_array_equal(errors.isna(), ~known)
+    modelled = errors.drop(columns="country")
+    assert_allclose(model.reconstruction_error(gaps), modelled.mean(axis=1).fillna(0), rtol=1e-6)
+    assert np.isfinite(model.score_samples(gaps)).all()
+    if hasattr(model, "contributions"):
+        contributions = model.contributions(gaps)
+        assert_allclose(contributions.sum(axis=1), -model.score_samples(gaps), rtol=1e-6)
+        if not isinstance(model.estimator, PCA):
+            assert_array_equal(contributions[~known], 0.0)
+
+
+def test_impute_fills_gaps_only_and_keeps_types(table, gappy):
+    gaps, known, model = gappy
+    filled = model.impute(gaps)
     assert_array_equal(filled.dtypes, gaps.dtypes)
     assert_array_equal(filled.index, gaps.index)
     assert not filled.isna().any().any()
@@ -432,8 +456,6 @@ def test_schema_tells_the_losses(table):
 def test_methods_that_the_estimator_lacks_are_not_there(table):
     model = TableAutoencoder(clone(ESTIMATORS[3]))
     assert hasattr(model, "score_samples")
-    from sklearn.decomposition import NMF
-
     assert not hasattr(TableAutoencoder(NMF()), "score_samples")
     with pytest.raises(NotFittedError):
         model.sample(1)
@@ -450,7 +472,7 @@ def test_a_failed_fit_leaves_the_earlier_one(table):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.assign(tags=[[1]] * 300), "column 'tags' holds .*give each part a column"),
+        (lambda t: t.assign(tags=[[1]] * 300), "column 'tags' holds .*make columns of them"),
         (lambda t: t.assign(z=1j), "column 'z' holds complex numbers"),
         (lambda t: t.set_axis([*t.columns[:-1], "town"], axis=1), "the same name: 'town'"),
         (lambda t: t.assign(income=np.inf), "Column 'income' of X holds infinite numbers"),

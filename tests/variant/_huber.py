@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from skae._base import BaseAutoencoder, Start
+from skae._losses import mean_of_cells
 from skae._sklearn_compat import Interval
 from skae._training import TrainableModule
 
@@ -39,17 +40,17 @@ class Huber(TrainableModule):
         """Loss of every cell, (batch, n_features)."""
         return nn.functional.huber_loss(self.reconstruct(x), x, reduction="none", delta=self.delta)
 
-    def reconstruction_loss(self, x: Tensor) -> Tensor:
-        """Loss of every row, (batch,)."""
-        return self.elementwise_loss(x).mean(dim=-1)
+    def reconstruction_loss(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """Loss of every row, over its known cells if not all are known, (batch,)."""
+        return mean_of_cells(self.elementwise_loss(x), known)
 
-    def score(self, x: Tensor) -> Tensor:
+    def score(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """Minus the loss of every row, (batch,)."""
-        return -self.reconstruction_loss(x)
+        return -self.reconstruction_loss(x, known)
 
     def loss(self, x: Tensor, target: Tensor | None = None, known: Tensor | None = None) -> Tensor:
-        """Loss that training makes small, (batch,). This one has neither pairs nor gaps."""
-        return self.reconstruction_loss(x)
+        """Loss that training makes small, (batch,). This one has no pairs."""
+        return self.reconstruction_loss(x, known)
 
 
 class HuberAutoencoder(BaseAutoencoder):
