@@ -21,7 +21,7 @@ from skae._validation import listed
 
 # The EM algorithm ends where what is still to be gained in log-likelihood, as the last gains tell
 # it, is less than this many nats for each row.
-_TOLERANCE = 1e-8
+TOLERANCE = 1e-8
 # The same, where a network goes on from there.
 _TOLERANCE_OF_START = 1e-3
 # Weights of a prior, as numbers of rows for each column.
@@ -527,7 +527,7 @@ def maximum_likelihood(
     start: tuple[Tensor, Tensor],
     n_components: int,
     owner: str,
-    tolerance: float = _TOLERANCE,
+    tolerance: float = TOLERANCE,
     prior: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Iterate until hardly any likelihood is left to gain.
