@@ -377,7 +377,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                     module = self._start(all_rows, choice, continued, start)
                     rows, validation_rows = self._split(all_rows, progress, own_rows)
             completion = completion or self._completion_of_complete(all_rows, start or linear)
-            device = self._resolve_device(module)
+            device = self._resolve_device(module, rows)
             module, rows = module.to(device), rows.to(device)
             if validation_rows is not None:
                 validation_rows = validation_rows.to(device)
@@ -433,7 +433,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 start = self._linear_start(rows, n_components, continued, linear)
                 module = self._start(rows, choice, continued, start)
             completion = completion or self._completion_of_complete(rows, start or linear)
-            device = self._resolve_device(module)
+            device = self._resolve_device(module, rows)
             module, rows = module.to(device), rows.to(device)
             settings = self._settings(learning_rate="constant")
             with (
@@ -713,7 +713,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         fitted._validate_params()  # those of a file may be anything
         return fitted._build_module(self.n_features_in_, self.n_components_)
 
-    def _resolve_device(self, module: TrainableModule) -> torch.device:
+    def _resolve_device(self, module: TrainableModule, rows: Rows) -> torch.device:
+        if self.device == "auto" and rows.device != CPU:
+            return rows.device
         step_size = int(self.batch_size) * count_weights(module)
         return resolve_device(self.device, large=step_size >= LARGE_STEP)
 

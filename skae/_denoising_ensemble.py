@@ -940,6 +940,7 @@ class DenoisingEnsemble(ModuleEstimator):
 
     module_: Experts
 
+    _takes_device_arrays = False
     _needs_float64 = True  # distances are compared in it
     _public_name: ClassVar[str] = "AutoencoderOutlierDetector"  # in messages
     _parameter_constraints: ClassVar[dict[str, list]] = {

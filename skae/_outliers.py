@@ -368,6 +368,7 @@ class AutoencoderOutlierDetector(
     (48, 13)
     """
 
+    _takes_device_arrays = False  # what its models take is not known
     _calibration_rows: np.ndarray
     """Numbers of the rows of `fit` whose scores calibrate."""
     _n_rows_fit: int
