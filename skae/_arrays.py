@@ -22,7 +22,9 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from skae._blocks import is_dask
 from skae._device_array import DeviceArray
+from skae._lazy import lazily
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
     _convert_to_numpy,
@@ -42,6 +44,11 @@ READS = (
     *("transform", "inverse_transform", "reconstruct", "impute", "expected", "posterior", "sample"),
     *("score", "score_samples", "reconstruction_error", "contributions", "get_covariance"),
     *("get_precision", "decision_function", "predict", "p_values", "select", "explain"),
+)
+# Those that map rows independently of each other, to one result.
+READS_OF_ROWS = (
+    *("transform", "inverse_transform", "reconstruct", "impute", "expected", "score_samples"),
+    *("reconstruction_error", "contributions", "decision_function", "predict", "p_values"),
 )
 # Libraries that a file may name.
 LIBRARIES = ("torch", "cupy", "dpnp", "array_api_strict")
@@ -106,6 +113,9 @@ def dispatched(method: Callable[..., Any]) -> Callable[..., Any]:
         X = arguments[0] if arguments else named.get("X")
         if type(X) is np.ndarray and "_array_like" not in self.__dict__:
             return method(self, *arguments, **named)
+        if is_dask(X) and method.__name__ in READS_OF_ROWS:
+            rest = {name: value for name, value in named.items() if name != "X"}
+            return lazily(self, method.__name__, X, arguments[1:], rest)
         return call_with_arrays(method, self, X, arguments, named)
 
     return call

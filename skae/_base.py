@@ -412,7 +412,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             building_seed, training_seed = keeper.seeds
             if completion is not None and not continued:
                 X, _, weights = given
-                completion = completion.trained(X, weights, int(self.max_iter), building_seed)
+                completion = completion.trained(
+                    X, weights, loss_of(self.loss), int(self.max_iter), building_seed
+                )
                 all_rows = complete_rows(completion, *given)
                 own_rows = None if own is None else complete_rows(completion, *own)
             with private_random_numbers(building_seed, CPU):
@@ -625,16 +627,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         names = getattr(self, "feature_names_in_", None)
         if has_gaps(X_clean):
             rows_with_known_cells(X_clean, weights, names, "X_clean")
-        return Completion.of_gaps(X, weights, self._support(), names, name_of(self))
+        return Completion.of_gaps(X, weights, loss_of(self.loss), names, name_of(self))
 
     def _completion_of_complete(self, rows: Rows, linear: LinearCode | None) -> Completion:
         """Give what fills unknown cells of new rows, where those of the fit have none."""
         if linear is None:
-            return Completion.of_means(rows, self._support())
-        return Completion.of_code(linear, self._support())
-
-    def _support(self) -> tuple[float, float]:
-        return loss_of(self.loss).support
+            return Completion.of_means(rows, loss_of(self.loss))
+        return Completion.of_code(linear, loss_of(self.loss))
 
     def _choose(
         self, rows: Rows, continued: bool, completion: Completion | None
@@ -688,7 +687,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             table = np.where(rows.known.source(None)[0], table, np.nan)
             if completion is None:
                 completion = Completion.of_gaps(
-                    table, weights, self._support(), None, name_of(self)
+                    table, weights, loss_of(self.loss), None, name_of(self)
                 )
         composition = loss_of(self.loss).composition
         scales = (

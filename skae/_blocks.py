@@ -335,6 +335,90 @@ def numbers_of_arrow(column: Any) -> np.ndarray:
     return column.to_numpy()
 
 
+class DaskTable(BlockTable):
+    """Rows of a Dask collection, whose chunks come to this process one after the other.
+
+    Parameters
+    ----------
+    X : dask.array.Array of two dimensions, or dask.dataframe.DataFrame
+        Chunks of unknown length are computed once, to know the lengths.
+    """
+
+    def __init__(self, X: Any) -> None:
+        check_columns(X)
+        X = one_chunk_of_columns(X)
+        lengths = known_lengths(X)
+        names = list(X.columns) if is_frame(X) else None
+        dtypes = set(X.dtypes) if is_frame(X) else {X.dtype}
+        dtype = np.dtype(np.float32 if dtypes == {np.dtype(np.float32)} else np.float64)
+        starts = np.cumsum([0, *lengths])
+        super().__init__((int(starts[-1]), int(X.shape[1])), dtype, starts, names)
+        self._parts = np.ravel(X.to_delayed()).tolist()
+        self._last: tuple[int, np.ndarray] | None = None
+
+    def read(self, number: int) -> np.ndarray:
+        """Compute a chunk; the last one is kept."""
+        last = self._last
+        if last is None or last[0] != number:
+            part = self._parts[number].compute()
+            part = part.toarray() if hasattr(part, "toarray") else part
+            if hasattr(part, "to_numpy"):
+                rows = part.to_numpy(dtype=self.dtype, na_value=np.nan)
+            else:
+                rows = np.asarray(part, dtype=self.dtype)
+            last = self._last = number, rows
+        return last[1]
+
+
+def is_dask(X: Any) -> bool:
+    """Whether X is a Dask collection."""
+    return type(X).__module__.startswith("dask") and hasattr(X, "__dask_graph__")
+
+
+def is_frame(X: Any) -> bool:
+    """Whether a Dask collection has columns with names, or is one."""
+    return hasattr(X, "map_partitions")
+
+
+def one_chunk_of_columns(X: Any) -> Any:
+    """Put the cells of each row of a Dask array into one chunk."""
+    return X if is_frame(X) or len(X.chunks[1]) == 1 else X.rechunk({1: -1})
+
+
+def known_lengths(X: Any) -> list[int]:
+    """Give the number of rows of each chunk; compute them if they are unknown."""
+    if is_frame(X):
+        return [int(length) for length in X.map_partitions(len).compute()]
+    if np.isnan(X.chunks[0]).any():
+        X = X.copy()
+        X.compute_chunk_sizes()
+    return [int(length) for length in X.chunks[0]]
+
+
+def check_columns(X: Any) -> None:
+    """Raise a ValueError for a Dask collection that is no table of numbers."""
+    if X.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead: X is a Dask collection. Reshape it: "
+            "X.reshape(-1, 1) makes an array of one axis one column."
+        )
+    if not is_frame(X):
+        if np.isnan(X.shape[1]):
+            raise ValueError(
+                "X is a Dask array whose number of columns is not known. Call "
+                "X.compute_chunk_sizes() first."
+            )
+        return
+    dtypes = dict(X.dtypes)
+    for name, dtype in dtypes.items():
+        if str(dtype) == "category" or getattr(dtype, "kind", "f") in "mM":
+            raise ValueError(
+                f"Column {name!r} of X holds {dtype}, and a Dask DataFrame that is read by chunks "
+                "holds numbers. Drop the column or encode it, or give a part of the table that "
+                "fits in memory, X.compute(), to a TableAutoencoder or a TableEncoder."
+            )
+
+
 def map_of(X: Any) -> np.memmap | None:
     """Give the memory map that an array is a view of."""
     while isinstance(X, np.ndarray):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple, Self
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.callback import with_callbacks
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -43,6 +45,7 @@ from skae._rules import (
 )
 from skae._sklearn_compat import Interval
 from skae._training import Progress, Settings, TrainableModule, train
+from skae._unknown import Gaussian, known_moments, most_likely, rows_with_known_cells
 from skae._validation import validate_table, validate_weights
 
 # Rows that others are compared with. More of them cost time in proportion and change little.
@@ -91,6 +94,10 @@ SHARE_BROKEN = 0.1
 FARTHEST = 1e9
 
 
+# Of the Gaussian that fills unknown cells of training rows. A full covariance of more columns takes
+# long, and has more to learn than the references know.
+MAX_COMPONENTS = 64
+
 # Multiply-adds of a step of training, or of distances to the references, from which more than one
 # thread pays. Operators between the products are many and short, and threads that wait for each
 # other cost more than they give where the cores have other work: beside five other processes on two
@@ -123,13 +130,16 @@ class Seen(NamedTuple):
     """Whether they belong to a neighbourhood, (n_views, batch, n_neighborhoods)."""
     folds: Tensor
     """Which network of each view has not seen them, (batch,)."""
+    known: Tensor | None
+    """Which of their cells are known, (batch, n_features); None if all are."""
     predictions: Prediction
     """Fitted without each of the folds of rules."""
 
     def take(self, part: Tensor) -> Seen:
         """Choose rows by their numbers."""
+        known = None if self.known is None else self.known[part]
         members = self.members[:, part]
-        return Seen(self.numbers[part], members, self.folds[part], self.predictions)
+        return Seen(self.numbers[part], members, self.folds[part], known, self.predictions)
 
 
 class Experts(TrainableModule):
@@ -268,7 +278,10 @@ class Experts(TrainableModule):
         rows = torch.stack([x, decorrelated]).repeat_interleave(self.n_members, dim=0)
         levels = uniform_like(rows[..., :1], 0.0, MAX_NOISE_LEVEL)
         restored = self.restore(rows + levels * normal_like(rows))
-        errors = torch.square(restored - rows).sum(dim=2) / len(self.mean)  # (n_networks, batch)
+        squares = torch.square(restored - rows)  # (n_networks, batch, width)
+        if known is not None:
+            squares = squares * known
+        errors = squares.sum(dim=2) / len(self.mean)
         return (errors * (self.member() != target)).sum(dim=0)
 
     def member(self) -> Tensor:
@@ -319,20 +332,23 @@ class Experts(TrainableModule):
         places = torch.searchsorted(self.tail_edges, z.T.contiguous())  # (d, batch)
         return self.tail_values.gather(1, places).T
 
-    def distances(self, z: Tensor, seen: Seen | None = None) -> Tensor:
+    def distances(self, z: Tensor, known: Tensor | None = None, seen: Seen | None = None) -> Tensor:
         """Distance of each cell from what is expected, in all ways, (n_distances, batch, d).
 
         Parameters
         ----------
         z : Tensor of shape (batch, n_features)
-            Standardized rows.
+            Standardized rows, with their unknown cells filled.
+        known : Tensor of shape (batch, n_features), default=None
+            Which cells are known, as ones; None for all. The others are at no distance, and known
+            ones count for them.
         seen : Seen, default=None
             If the rows are references. They are then compared with the others only.
         """
         views = self.views(z)
-        numbers, members, folds, _ = seen or (None, None, None, None)
+        numbers, members, folds = (None,) * 3 if seen is None else seen[:3]
         found = slice(N_NEAREST_VIEWS)
-        return torch.cat(
+        distances = torch.cat(
             [
                 nearest_distances(views[found], self.reference_views[found], numbers),
                 near_distances(views, self.centers, self.variances, self.n_near(), members),
@@ -341,6 +357,10 @@ class Experts(TrainableModule):
                 self.tails(z)[None],
             ]
         )
+        if known is not None:
+            n_known = known.sum(dim=1, keepdim=True).clamp(min=1)
+            distances *= known * (z.shape[1] / n_known)
+        return distances
 
     def n_near(self) -> int:
         """Count the references in a neighbourhood."""
@@ -400,8 +420,11 @@ class Experts(TrainableModule):
         """Distances of references or broken copies of these, (n_distances, batch)."""
         parts = torch.arange(len(rows)).split(self.n_rows_together())
         return torch.cat(
-            [self.distances(rows[part], seen.take(part)).sum(dim=2) for part in parts], dim=1
+            [self._left_out_distances(rows[part], seen.take(part)) for part in parts], dim=1
         )
+
+    def _left_out_distances(self, rows: Tensor, seen: Seen) -> Tensor:
+        return self.distances(rows, seen.known, seen).sum(dim=2)
 
     def n_rows_together(self) -> int:
         """Count the rows that are scored together."""
@@ -411,12 +434,27 @@ class Experts(TrainableModule):
         """Part of each cell in the score, (batch, n_features)."""
         return torch.cat([self._contributions(part) for part in x.split(self.n_rows_together())])
 
-    def _contributions(self, x: Tensor) -> Tensor:
-        cells = self.distances(self.standardize(x))
+    def contributions_of_known(self, x_and_known: Tensor) -> Tensor:
+        """Part of each known cell in the score, (batch, n_features).
+
+        Parameters
+        ----------
+        x_and_known : Tensor of shape (batch, 2 * n_features)
+            Rows with their unknown cells filled; then ones for known cells.
+        """
+        parts = x_and_known.split(self.n_rows_together())
+        return torch.cat([self._contributions(*part.chunk(2, dim=1)) for part in parts])
+
+    def _contributions(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        cells = self.distances(self.standardize(x), known)
         cells += self.floor[:, None, None] / x.shape[1]
-        distances = cells.sum(dim=2)  # (n_distances * n_views, batch)
+        distances = cells.sum(dim=2)  # (n_distances, batch)
         z = (torch.log(distances) - self.log_mean[:, None]) / self.log_spread[:, None]
         evidence = -torch.special.log_ndtr(-z)
+        if known is not None:
+            evidence = evidence * known.any(dim=1)  # nothing speaks against a row without any
+            cells = cells * known
+            distances = cells.sum(dim=2) + (~known.any(dim=1)).to(cells.dtype)
         return torch.einsum("kb,kbd->bd", self.shares[:, None] * evidence / distances, cells)
 
     def expected(self, x: Tensor) -> Tensor:
@@ -672,11 +710,11 @@ def standardize(x: Any, mean: Any, scale: Any) -> Any:
 
 
 def standardization(X: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the columns, or one instead of zero; in float64.
+    """Mean and standard deviation of the known cells of columns, or one instead of zero.
 
     Columns are divided by a power of two first, so that no square overflows or vanishes.
     """
-    units = 2.0 ** (np.frexp(np.abs(X).max(axis=0))[1] - 1.0)
+    units = 2.0 ** (np.frexp(np.nanmax(np.abs(X), axis=0))[1] - 1.0)
     scaler = StandardScaler().fit(X / units, sample_weight=weights)
     constant = scaler.var_ == 0.0
     return scaler.mean_ * units, np.where(constant, 1.0, scaler.scale_ * units)
@@ -734,6 +772,7 @@ def build_experts(
     scale: np.ndarray,
     references: np.ndarray,
     folds: Tensor,
+    known: Tensor | None,
     rng: np.random.Generator,
 ) -> tuple[Experts, Seen]:
     """Networks with random weights, and all else that the standardized references tell.
@@ -771,7 +810,42 @@ def build_experts(
     of_all = fit_prediction(squashed, rules)
     module.slopes, module.effects, module.intercept = (part.float() for part in of_all)
     predictions = Prediction(*(part.float() for part in of_folds))
-    return module, Seen(torch.arange(n_references), found.members, folds, predictions)
+    return module, Seen(torch.arange(n_references), found.members, folds, known, predictions)
+
+
+def gaussian_of(module: Experts) -> Gaussian:
+    """Distribution of standardized rows with the covariance that decorrelates them."""
+    return Gaussian.from_axes(
+        np.zeros(len(module.mean)),
+        module.axes.T.double().numpy(),
+        1.0 / np.square(module.gains.double().numpy()),
+        float(1.0 / np.square(module.gain_elsewhere.double().numpy())),
+    )
+
+
+def fill_gaps(z: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Put the most likely values, given their row's known cells, in the place of unknown cells.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n_samples, n_features)
+        Standardized rows. Every column has a known cell.
+    chosen : ndarray of shape (n_references,)
+        Numbers of the rows that tell what is likely.
+    """
+    rows = z[chosen]
+    rows = rows[~np.isnan(rows).all(axis=1)]
+    # A column of which these know nothing is filled by its mean.
+    seen = ~np.isnan(rows).all(axis=0)
+    n_components = min(int(seen.sum()), MAX_COMPONENTS)
+    weights = np.full(len(rows), 1.0 / len(rows))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # cells are filled well before
+        mean, covariance = known_moments(rows[:, seen], weights, n_components, "DenoisingEnsemble")
+    gaussian = most_likely(torch.from_numpy(mean), torch.from_numpy(covariance), n_components)
+    filled = z.copy()
+    filled[:, seen] = gaussian.fill(z[:, seen])
+    return np.nan_to_num(filled, nan=0.0)
 
 
 def train_experts(
@@ -898,7 +972,7 @@ class DenoisingEnsemble(ModuleEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training data.
+            Training data. NaN is an unknown cell.
         y : Ignored
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -943,7 +1017,10 @@ class DenoisingEnsemble(ModuleEstimator):
         contributions : ndarray of shape (n_samples, n_features)
             At least 0; they sum to minus `score_samples`.
         """
-        return self._apply("contributions", self._validate(X))
+        rows, known = self._validate(X)
+        if known is None:
+            return self._apply("contributions", rows)
+        return self._apply("contributions_of_known", np.hstack([rows, known.astype(rows.dtype)]))
 
     def expected(self, X: ArrayLike) -> np.ndarray:
         """Give the value that the model expected in each cell.
@@ -958,7 +1035,7 @@ class DenoisingEnsemble(ModuleEstimator):
         X_expected : ndarray of shape (n_samples, n_features)
             Mean of the nearest rows of `fit`, other than the row itself, in the units of X.
         """
-        return self._apply("expected", self._validate(X))
+        return self._apply("expected", self._validate(X)[0])
 
     def _fit(self, X: Any, sample_weight: ArrayLike | None) -> None:
         X, weights = self._validate_training_data(X, sample_weight)
@@ -972,16 +1049,27 @@ class DenoisingEnsemble(ModuleEstimator):
         rng = np.random.default_rng(seed)
 
         mean, scale = standardization(X, weights)
-        z = standardize(X, mean, scale).astype(np.float32)  # (n_samples, n_features)
+        z = standardize(X, mean, scale)  # (n_samples, n_features)
         folds = rng.permutation(len(z)) % max(N_FOLDS, self.n_estimators)
         chosen = sample(len(z), min(len(z), N_REFERENCES), weights, rng)
+        known = None
+        if np.isnan(z).any():
+            known = torch.from_numpy(~np.isnan(z))
+            z = fill_gaps(z, chosen)
+        z = z.astype(np.float32)
         with private_random_numbers(building_seed, CPU), torch_at_work(CPU):
             of_chosen = torch.from_numpy(folds[chosen])
-            module, seen = build_experts(self.n_estimators, mean, scale, z[chosen], of_chosen, rng)
+            known_chosen = None if known is None else known[chosen]
+            module, seen = build_experts(
+                self.n_estimators, mean, scale, z[chosen], of_chosen, known_chosen, rng
+            )
+            module.weigh(SHARES_CONTAMINATED if self.contaminated else SHARES_NORMAL)
         rows = Rows(
             DenseTable(module.to_restore(torch.from_numpy(z))),
             DenseTable(torch.from_numpy(folds)),
             None if weights is None else torch.from_numpy(weights / weights.mean()).float(),
+            # Coordinates of wide rows belong to no cell.
+            None if known is None or module.is_wide else DenseTable(known),
         )
         step_size = BATCH_SIZE * sum(weight.numel() for weight in module.parameters())
         device = resolve_device(self.device, large=step_size >= LARGE_STEP)
@@ -1000,7 +1088,6 @@ class DenoisingEnsemble(ModuleEstimator):
             train_experts(module.to(device), rows.to(device), progress, n_epochs, reporter)
             with torch.no_grad():
                 module.to(CPU).calibrate(seen)
-                module.weigh(SHARES_CONTAMINATED if self.contaminated else SHARES_NORMAL)
                 if not self.contaminated:
                     module.prefer_what_sees_broken_rows(seen, rng)
             self.__dict__.update(self._fitted_attributes(module, device, progress))
@@ -1025,9 +1112,13 @@ class DenoisingEnsemble(ModuleEstimator):
         self, X: Any, sample_weight: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Check rows and weights, and leave out the rows of weight zero."""
-        X = validate_table(self, X, dtype=np.float64, ensure_min_samples=2)
+        X = validate_table(
+            self, X, dtype=np.float64, ensure_min_samples=2, ensure_all_finite="allow-nan"
+        )
+        has_gaps = bool(np.isnan(X).any())
+        names = getattr(self, "feature_names_in_", None)
         if sample_weight is None:
-            return X, None
+            return (rows_with_known_cells(X, None, names)[0] if has_gaps else X), None
         weights = validate_weights(sample_weight, X)
         weights = weights / (weights.max() or 1.0)  # squares of huge ones would overflow
         kept = weights > 0.0
@@ -1036,11 +1127,24 @@ class DenoisingEnsemble(ModuleEstimator):
             raise ValueError(
                 f"sample_weight leaves {n_rows} row of positive weight; at least 2 are needed."
             )
-        return X[kept], weights[kept]
+        X, weights = X[kept], weights[kept]
+        return rows_with_known_cells(X, weights, names) if has_gaps else (X, weights)
 
-    def _validate(self, X: ArrayLike) -> np.ndarray:
+    def _validate(self, X: ArrayLike) -> tuple[np.ndarray, np.ndarray | None]:
+        """Rows with their unknown cells filled, and which cells are known; None if all are."""
         check_is_fitted(self)
-        return validate_table(self, X, dtype=FLOATS, reset=False)
+        rows = validate_table(self, X, dtype=FLOATS, reset=False, ensure_all_finite="allow-nan")
+        if rows.dtype.kind != "f" or not np.isnan(rows).any():
+            return rows, None
+        known = ~np.isnan(rows)
+        mean, scale = self.module_.mean.double().numpy(), self.module_.scale.double().numpy()
+        filled = gaussian_of(self.module_).fill(standardize(rows.astype(np.float64), mean, scale))
+        return np.where(known, rows, (mean + scale * filled).astype(rows.dtype)), known
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
     def _build_empty(self) -> Experts:
         return Experts(*self._sizes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf, isfinite, log, pi
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -14,6 +16,8 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from skae._arrays import ArrayApiMixin
+from skae._blocks import is_dask
+from skae._chunks import Chunks, Summary
 from skae._decomposition import (
     EIGENSOLVERS,
     Decomposition,
@@ -26,7 +30,7 @@ from skae._decomposition import (
     solve_moments,
     varies,
 )
-from skae._device import matrix_fits, resolve_device
+from skae._device import CPU, matrix_fits, resolve_device
 from skae._documentation import DocumentationLinkMixin
 from skae._explanation import conditional_means, gaussian_score_contributions
 from skae._linalg import minka_n_components, n_components_for_share, principal_axes
@@ -47,6 +51,7 @@ from skae._validation import (
     mean_score,
     unknown_cells,
     validate_codes,
+    validate_columns,
     validate_table,
     validate_weights,
     within_range,
@@ -78,6 +83,12 @@ _MAX_REMEMBERED = 256
 def _is_plain(random_state: Any) -> bool:
     """Whether to remember a value costs nothing."""
     return random_state is None or isinstance(random_state, Integral)
+
+
+_UNKNOWN_IN_PARTIAL_FIT = (
+    "Input X contains NaN: partial_fit adds the moments of rows, which those with unknown cells do "
+    "not have. Pass all rows to fit, which takes them."
+)
 
 
 class PCA(
@@ -337,6 +348,8 @@ class PCA(
             In the dtype of X.
         """
         X = self._fit(X, sample_weight)
+        if is_dask(X):
+            return self.transform(X)
         return self._transform(self._fill(X) if self._fit_svd_solver == "em" else X)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -388,6 +401,9 @@ class PCA(
                 "clone the estimator to start again."
             )
         with unchanged_on_failure(self):
+            if is_dask(X):
+                self._fit_chunks(X, sample_weight, continued=not first)
+                return self
             X, sample_weight = self._validate(X, sample_weight, reset=first)
             self._update(X, sample_weight, first)
         return self
@@ -395,13 +411,7 @@ class PCA(
     def _update(self, X: Any, sample_weight: np.ndarray | None, first: bool) -> None:
         n_features = X.shape[1]
         device = self._resolve_device(X)
-        if not matrix_fits(n_features, device):
-            raise MemoryError(_memory_message("covariance_eigh", n_features, "partial_fit"))
-        if isinstance(self.n_components, Integral) and self.n_components > n_features:
-            raise ValueError(
-                f"n_components={self.n_components} must be between 0 and "
-                f"n_features={n_features} in partial_fit."
-            )
+        self._check_width(n_features, device, "partial_fit")
         # What float32 products lose cannot be computed again from rows that are gone.
         with threads_of_blas(X):
             moments = Moments.from_rows(X, sample_weight, device=device, product_dtype=np.float64)
@@ -409,30 +419,98 @@ class PCA(
         if not isfinite(trace) or (trace < _SMALLEST_SQUARES and varies(X, sample_weight)):
             names = getattr(self, "feature_names_in_", None)
             if self._unknown_rows(X) is not None:
-                raise ValueError(
-                    "Input X contains NaN: partial_fit adds the moments of rows, which those with "
-                    "unknown cells do not have. Pass all rows to fit, which takes them."
-                )
+                raise ValueError(_UNKNOWN_IN_PARTIAL_FIT)
             check_finite(X, type(self).__name__, names)
             raise ValueError(range_message(X, names))
-        n_seen = X.shape[0]
+        with threads_of_blas(X):
+            self._continue(moments, X.shape[0], X.dtype, first)
+
+    def _check_width(self, n_features: int, device: torch.device, method: str) -> None:
+        if not matrix_fits(n_features, device):
+            raise MemoryError(_memory_message("covariance_eigh", n_features, method))
+        if isinstance(self.n_components, Integral) and self.n_components > n_features:
+            raise ValueError(
+                f"n_components={self.n_components} must be between 0 and "
+                f"n_features={n_features} in {method}."
+            )
+
+    def _continue(self, moments: Moments, n_rows: int, dtype: np.dtype, first: bool) -> None:
+        """Add the moments of rows to those before them, if there are any, and solve."""
         if not first:
-            n_seen += self.n_samples_seen_
+            n_rows += self.n_samples_seen_
+            device = moments.mean.device
             moments = Moments.from_arrays(self._accumulated, device=device).merge(moments)
-        limit = _component_limit(moments.n_samples, moments.weight, n_features)
+            dtype = np.result_type(self.mean_, dtype)
         n_components = self.n_components
         if isinstance(n_components, Integral):
+            limit = _component_limit(moments.n_samples, moments.weight, len(moments.mean))
             n_components = min(n_components, limit)
-        _check_n_components(n_components, limit, "covariance_eigh", n_seen >= n_features)
+        self._solve_moments(moments, n_rows, n_components, dtype)
+
+    def _solve_moments(
+        self, moments: Moments, n_rows: int, n_components: Any, dtype: np.dtype
+    ) -> None:
+        """Solve for rows that are there no more, and store the result."""
+        n_features = len(moments.mean)
+        limit = _component_limit(moments.n_samples, moments.weight, n_features)
+        _check_n_components(n_components, limit, "covariance_eigh", n_rows >= n_features)
         degrees_of_freedom = _degrees_of_freedom(moments.weight, moments.n_samples)
-        n_computed = n_components if isinstance(n_components, Integral) else limit
-        with threads_of_blas(X):
-            decomposition = solve_moments(moments, degrees_of_freedom, n_computed)
-        dtype = X.dtype if first else np.result_type(self.mean_, X)
+        n_computed = int(n_components) if isinstance(n_components, Integral) else limit
+        decomposition = solve_moments(moments, degrees_of_freedom, n_computed)
         self._store(decomposition, n_components, limit, moments.weight, dtype)
         self._fit_svd_solver = "covariance_eigh"
-        self.n_samples_ = self.n_samples_seen_ = n_seen
+        self.n_samples_ = self.n_samples_seen_ = n_rows
         self._accumulate(moments)
+
+    def _fit_chunks(self, X: Any, sample_weight: Any, *, continued: bool | None = None) -> None:
+        """Fit to a Dask collection, whose moments its workers compute.
+
+        `continued` tells whether rows before these ones count, in `partial_fit`; None is a fit.
+        """
+        if self.svd_solver not in ("auto", "covariance_eigh"):
+            raise ValueError(
+                f"svd_solver={self.svd_solver!r} needs the rows, and of a Dask collection only the "
+                "moments come here; use 'auto' or 'covariance_eigh'."
+            )
+        chunks = Chunks(X, sample_weight, self)
+        names = None if chunks.names is None else pd.DataFrame(columns=chunks.names)
+        validate_columns(self, names, chunks.n_features, reset=not continued)
+        self._check_width(chunks.n_features, CPU, "fit")
+        summary = chunks.summarize()
+        dtype = np.dtype(np.float32 if summary.is_single else np.float64)
+        moments, extremes = summary.moments, summary.extremes
+        if summary.n_unknown > 0:
+            if continued is not None:
+                raise ValueError(_UNKNOWN_IN_PARTIAL_FIT)
+            self._fit_known_chunks(chunks, summary, dtype)
+            return
+        trace = float(moments.scatter.trace())
+        if not isfinite(trace) or (trace < _SMALLEST_SQUARES and (extremes[0] < extremes[1]).any()):
+            raise ValueError(range_message(extremes, chunks.names))
+        with threads_of_blas(extremes):
+            if continued is None:
+                self._solve_moments(moments, summary.n_rows, self.n_components, dtype)
+            else:
+                self._continue(moments, summary.n_rows, dtype, first=not continued)
+
+    def _fit_known_chunks(self, chunks: Chunks, summary: Summary, dtype: np.dtype) -> None:
+        """Fit to the known cells of a Dask collection."""
+        largest = float(np.nanmax(np.abs(summary.extremes), initial=0.0))
+        moments = summary.moments
+        limit = _component_limit(moments.n_samples, moments.weight, chunks.n_features)
+        _check_n_components(self.n_components, limit, "em", limit >= chunks.n_features)
+        self._store_known(
+            lambda n_components: chunks.known_moments(n_components, largest),
+            weight=summary.weight_with_known,
+            n_rows=summary.n_with_known,
+            limit=limit,
+            extremes=summary.extremes,
+            names=chunks.names,
+            dtype=dtype,
+        )
+        self._fit_svd_solver = "em"
+        self.n_samples_ = self.n_samples_seen_ = summary.n_rows
+        self.__dict__.pop("_accumulated", None)
 
     def _accumulate(self, moments: Moments) -> None:
         """Keep moments, as NumPy arrays, for partial_fit to add to."""
@@ -781,6 +859,9 @@ class PCA(
         """Fit, and return the validated data."""
         self._check_parameters()
         with unchanged_on_failure(self):
+            if is_dask(X):
+                self._fit_chunks(X, sample_weight)
+                return X
             X, sample_weight = self._validate(X, sample_weight, reset=True)
             if sparse.issparse(X) and self.svd_solver not in ("auto", *_SPARSE_SOLVERS):
                 raise TypeError(
@@ -897,28 +978,66 @@ class PCA(
     def _solve_known(self, problem: Problem, dtype: np.dtype) -> Decomposition:
         """Solve for rows with unknown cells, and store the result."""
         X, row_weights = rows_with_known_cells(problem.X, problem.sample_weight, problem.names)
-        n_features, weight = X.shape[1], float(row_weights.sum())
-        if not matrix_fits(n_features, torch.device("cpu")):
+        weight = float(row_weights.sum())
+        return self._store_known(
+            lambda n: known_moments(X, row_weights / weight, n, type(self).__name__),
+            weight=weight,
+            n_rows=len(X),
+            limit=problem.limit,
+            extremes=X,
+            names=problem.names,
+            dtype=dtype,
+        )
+
+    def _store_known(
+        self,
+        moments_of: Callable[[int], tuple[np.ndarray, np.ndarray]],
+        *,
+        weight: float,
+        n_rows: int,
+        limit: int,
+        extremes: np.ndarray,
+        names: Any,
+        dtype: np.dtype,
+    ) -> Decomposition:
+        """Solve for the moments of rows with unknown cells, and store the result.
+
+        Parameters
+        ----------
+        moments_of : callable
+            Gives mean and covariance for a number of components.
+        weight : float
+        n_rows : int
+        limit : int
+            Largest number of components.
+        extremes : ndarray of shape (any, n_features)
+            Rows that tell how large cells are, for messages.
+        names : sequence or None
+            Of the columns.
+        dtype : dtype
+            Of the data.
+        """
+        n_features = extremes.shape[1]
+        if not matrix_fits(n_features, CPU):
             raise MemoryError(_memory_message("em", n_features, "fit"))
-        degrees_of_freedom = _degrees_of_freedom(weight, len(X))
+        degrees_of_freedom = _degrees_of_freedom(weight, n_rows)
 
         def solve(n_components: int) -> Decomposition:
-            mean, covariance = known_moments(
-                X, row_weights / weight, n_components, type(self).__name__
-            )
+            mean, covariance = moments_of(n_components)
             if not np.isfinite(covariance).all():
-                raise ValueError(range_message(np.nan_to_num(X), problem.names))
+                raise ValueError(range_message(np.nan_to_num(extremes), names))
             # Of rows whose cells are all known, these are the unbiased variances.
             unbiased = torch.from_numpy(covariance * (weight / degrees_of_freedom))
             variances, axes = principal_axes(unbiased, noise=4.0 * SMALLEST_SHARE)
             total = float(variances.sum())
-            if not 0.0 < total < inf and np.any(np.nanmax(X, axis=0) > np.nanmin(X, axis=0)):
-                raise ValueError(range_message(np.nan_to_num(X), problem.names))
+            lowest, highest = np.nanmin(extremes, axis=0), np.nanmax(extremes, axis=0)
+            if not 0.0 < total < inf and np.any(highest > lowest):
+                raise ValueError(range_message(np.nan_to_num(extremes), names))
             return Decomposition(mean, total, variances, axes)
 
         n_components: Any = self.n_components
         if n_components is None:
-            n_components = problem.limit
+            n_components = limit
         elif not isinstance(n_components, Integral):
             variances = solve(n_features).variances
             n_components = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import log, pi
@@ -21,11 +21,11 @@ from skae._validation import listed
 
 # The EM algorithm ends where what is still to be gained in log-likelihood, as the last gains tell
 # it, is less than this many nats for each row.
-_TOLERANCE = 1e-8
+TOLERANCE = 1e-8
 # The same, where a network goes on from there.
 _TOLERANCE_OF_START = 1e-3
 # Weights of a prior, as numbers of rows for each column.
-_PRIORS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
+_PRIORS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 # Rows that are enough for a covariance, and columns up to which it may be any.
 _MIN_ROWS = 1000
 _ROWS_PER_COLUMN = 50
@@ -128,6 +128,20 @@ class Gaussian:
         log_density : float
             Weighted mean over the rows.
         """
+        shift, scatter, log_density = self.expected_sums(X, weights)
+        return self.mean + shift, scatter - torch.outer(shift, shift), log_density
+
+    def expected_sums(self, X: np.ndarray, weights: np.ndarray) -> tuple[Tensor, Tensor, float]:
+        """Add up what `expected_moments` is made of; the sums of several tables may be added.
+
+        Returns
+        -------
+        shift : Tensor of shape (n_features,)
+            Sum of the distances to the mean.
+        scatter : Tensor of shape (n_features, n_features)
+            Sum of their products, plus what is uncertain.
+        log_density : float
+        """
         n_features = X.shape[1]
         shift = torch.zeros(n_features, dtype=torch.float64)
         scatter = torch.zeros(n_features, n_features, dtype=torch.float64)
@@ -138,7 +152,7 @@ class Gaussian:
             shift += weighted.sum(dim=0)
             scatter += weighted.T @ given.centred + given.uncertainty(row_weights)
             log_density += float(row_weights @ given.log_density)
-        return self.mean + shift, scatter - torch.outer(shift, shift), log_density
+        return shift, scatter, log_density
 
     def precise(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Multiply the centred known cells of each row by the inverse of their covariance.
@@ -402,12 +416,19 @@ def known_moments(
     scale = 2.0 ** -np.frexp(np.nanmax(np.abs(X)))[1]  # squares stay in the range of the numbers
     X = X * scale
     with _few_threads(X):
-        mean, covariance = _maximum(X, weights, n_components, owner)
+        mean, covariance = maximum_likelihood(
+            lambda gaussian: gaussian.expected_moments(X, weights),
+            _moments_of_columns(X, weights),
+            n_components,
+            owner,
+        )
     with np.errstate(over="ignore"):  # what is infinite is an error of those who ask
         return mean.numpy() / scale, covariance.numpy() / scale / scale
 
 
-def fit_gaussian(X: np.ndarray, weights: np.ndarray, owner: str) -> tuple[Gaussian, float]:
+def fit_gaussian(
+    X: np.ndarray, weights: np.ndarray, widths: Sequence[int], owner: str
+) -> tuple[Gaussian, float]:
     """Give the most likely normal distribution of rows with unknown cells, under a prior.
 
     The prior is that of columns that do not depend on each other. What it weighs is chosen by how
@@ -419,6 +440,8 @@ def fit_gaussian(X: np.ndarray, weights: np.ndarray, owner: str) -> tuple[Gaussi
         Standardized. NaN is an unknown cell. Every row and every column has a known one.
     weights : ndarray of shape (n_samples,)
         They sum to one.
+    widths : sequence of int
+        Numbers of features of the cells, see `hide`.
     owner : str
         Name of the estimator, for a warning.
 
@@ -440,16 +463,21 @@ def fit_gaussian(X: np.ndarray, weights: np.ndarray, owner: str) -> tuple[Gaussi
     def fit(rows: np.ndarray, prior: float) -> Gaussian:
         own = weights[: len(rows)] / weights[: len(rows)].sum()
         with _few_threads(rows):
-            mean, covariance = _maximum(
-                rows, own, n_components, owner, tolerance=_TOLERANCE_OF_START, prior=prior
+            mean, covariance = maximum_likelihood(
+                lambda gaussian: gaussian.expected_moments(rows, own),
+                _moments_of_columns(rows, own),
+                n_components,
+                owner,
+                tolerance=_TOLERANCE_OF_START,
+                prior=prior,
             )
             return most_likely(mean, _with_prior(covariance, prior), n_components)
 
     known = ~np.isnan(X)
-    hidden = hide(known, rng)[:_MIN_ROWS]
+    hidden = hide(known, widths, rng)[:_MIN_ROWS]
     hidden &= (known[:_MIN_ROWS] & ~hidden).any(axis=0)  # each column keeps a cell
     partly = np.where(hidden, np.nan, X[:_MIN_ROWS])
-    n_pseudo, least = 0.0, np.inf
+    n_pseudo, least = _PRIORS[0], np.inf
     if known[: len(hidden)].any(axis=0).all():
         for candidate in _PRIORS:
             filled = fit(partly, candidate * n_features / len(partly)).fill(partly)
@@ -461,7 +489,7 @@ def fit_gaussian(X: np.ndarray, weights: np.ndarray, owner: str) -> tuple[Gaussi
     return fit(X, prior), prior
 
 
-def hide(known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def hide(known: np.ndarray, widths: Sequence[int], rng: np.random.Generator) -> np.ndarray:
     """Choose known cells to hide: those that another row lacks, or at random.
 
     A row is left with a known cell if it has one, and at random with shares between 0.05 and 0.6
@@ -470,6 +498,9 @@ def hide(known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Parameters
     ----------
     known : ndarray of bool of shape (n_samples, n_features)
+    widths : sequence of int
+        Numbers of neighbouring features that are one cell, such as the levels of a category, and
+        known or hidden together.
     rng : numpy.random.Generator
 
     Returns
@@ -482,32 +513,53 @@ def hide(known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     data imputation", ICML (2025). The patterns of other rows.
     """
     n_rows = len(known)
+    known = known[:, np.cumsum(widths) - widths]
     of_others = known & ~known[rng.permutation(n_rows)]
     at_random = known & (rng.random(known.shape) < rng.uniform(0.05, 0.6, (n_rows, 1)))
     copied = (rng.random((n_rows, 1)) < 0.5) & of_others.any(axis=1, keepdims=True)
     hidden = np.where(copied, of_others, at_random)
     hidden[(known == hidden).all(axis=1)] = False
-    return hidden
+    return np.repeat(hidden, widths, axis=1)
 
 
-def _maximum(
-    X: np.ndarray,
-    weights: np.ndarray,
+def maximum_likelihood(
+    expected_moments: Callable[[Gaussian], tuple[Tensor, Tensor, float]],
+    start: tuple[Tensor, Tensor],
     n_components: int,
     owner: str,
-    tolerance: float = _TOLERANCE,
+    tolerance: float = TOLERANCE,
     prior: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Iterate until hardly any likelihood is left to gain."""
+    """Iterate until hardly any likelihood is left to gain.
+
+    Parameters
+    ----------
+    expected_moments : callable
+        The expectation step, see `Gaussian.expected_moments`.
+    start : (Tensor of shape (n_features,), Tensor of shape (n_features, n_features))
+        Mean and covariance to start from.
+    n_components : int
+    owner : str
+        Name of the estimator, for the warning.
+    tolerance : float, default=1e-8
+        What may be left to gain, in nats a row.
+    prior : float, default=0.0
+        Weight of the identity as a prior of the covariance, beside one of all rows.
+
+    Returns
+    -------
+    mean : Tensor of shape (n_features,)
+    covariance : Tensor of shape (n_features, n_features)
+    """
 
     def step(moments: _Moments) -> tuple[_Moments, float]:
         gaussian = most_likely(moments.mean, _with_prior(moments.covariance, prior), n_components)
-        mean, covariance, log_density = gaussian.expected_moments(X, weights)
+        mean, covariance, log_density = expected_moments(gaussian)
         if prior > 0.0:
             log_density += prior * _log_prior(gaussian)
         return _Moments(mean, covariance), log_density
 
-    first = _moments_of_columns(X, weights)
+    first = _Moments(*start)
     gain, before = np.inf, -np.inf
     for _ in range(_MAX_ITERATIONS):
         second, _ = step(first)
@@ -657,14 +709,25 @@ def most_likely(mean: Tensor, covariance: Tensor, n_components: int) -> Gaussian
     return Gaussian.from_axes(mean.numpy(), np.ascontiguousarray(axes.T), variances, noise)
 
 
-def _moments_of_columns(X: np.ndarray, weights: np.ndarray) -> _Moments:
-    """Where the EM algorithm starts: unknown cells that depend on no other ones."""
+def column_sums(X: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Weight of the rows; weight and weighted sum of the known cells of each column."""
     unknown = np.isnan(X)
     known_weights = np.where(unknown, 0.0, weights[:, None])
-    of_column = known_weights.sum(axis=0)
-    mean = (known_weights * np.where(unknown, 0.0, X)).sum(axis=0) / of_column
-    centred = np.where(unknown, 0.0, X - mean)
-    covariance = (centred.T * weights) @ centred
+    sums = (known_weights * np.where(unknown, 0.0, X)).sum(axis=0)
+    return float(weights.sum()), known_weights.sum(axis=0), sums
+
+
+def column_products(X: np.ndarray, weights: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Weighted sum of the products of centred known cells, (n_features, n_features)."""
+    centred = np.where(np.isnan(X), 0.0, X - mean)
+    return (centred.T * weights) @ centred
+
+
+def _moments_of_columns(X: np.ndarray, weights: np.ndarray) -> _Moments:
+    """Where the EM algorithm starts: unknown cells that depend on no other ones."""
+    _, of_column, sums = column_sums(X, weights)
+    mean = sums / of_column
+    covariance = column_products(X, weights, mean)
     variances = np.diagonal(covariance) / of_column
     covariance.flat[:: len(mean) + 1] = variances
     return _Moments(torch.from_numpy(mean), torch.from_numpy(covariance))

@@ -20,7 +20,15 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from skae._blocks import ArrowTable, BlockTable, check_length, is_arrow_source, map_of
+from skae._blocks import (
+    ArrowTable,
+    BlockTable,
+    DaskTable,
+    check_length,
+    is_arrow_source,
+    is_dask,
+    map_of,
+)
 from skae._sklearn_compat import _check_feature_names, _check_sample_weight, _get_feature_names
 
 FLOATS = (np.float64, np.float32)
@@ -96,7 +104,12 @@ def validate_table(
         ensure_min_samples=ensure_min_samples,
         ensure_all_finite=ensure_all_finite,
     )
-    n_features = numbers.shape[1]
+    check_width(estimator, numbers.shape[1], reset)
+    return numbers
+
+
+def check_width(estimator: BaseEstimator, n_features: int, reset: bool) -> None:
+    """Set or compare the number of columns."""
     if reset:
         estimator.n_features_in_ = n_features
     elif n_features != estimator.n_features_in_:
@@ -104,7 +117,23 @@ def validate_table(
             f"X has {n_features} features, but {name_of(estimator)} is expecting "
             f"{estimator.n_features_in_} features as input."
         )
-    return numbers
+
+
+def validate_columns(estimator: BaseEstimator, names: Any, n_features: int, *, reset: bool) -> None:
+    """Set or check the columns of an estimator for a table that is somewhere else.
+
+    Parameters
+    ----------
+    estimator : estimator
+    names : DataFrame or None
+        One with the names of the columns; None if they have none.
+    n_features : int
+        Number of columns.
+    reset : bool
+        As in `validate_table`.
+    """
+    check_names(estimator, np.empty((0, n_features)) if names is None else names, reset)
+    check_width(estimator, n_features, reset)
 
 
 def read_table(
@@ -283,7 +312,7 @@ def validate_weights(sample_weight: ArrayLike, X: Any) -> np.ndarray:
 
 def mean_score(scores: np.ndarray, sample_weight: ArrayLike | None) -> float:
     """Weighted mean of the scores of rows, in float64; the lowest number if none can hold it."""
-    scores = scores.astype(np.float64, copy=False)
+    scores = np.asarray(scores).astype(np.float64, copy=False)
     weights = None
     if sample_weight is not None:
         weights = validate_weights(sample_weight, scores[:, np.newaxis])
@@ -590,6 +619,8 @@ def native_table(X: Any, table: str = "X") -> Any:
         return X
     if is_arrow_source(X):
         return ArrowTable(X, table)
+    if is_dask(X):
+        return DaskTable(X)
     if hasattr(X, "collect_schema") and hasattr(X, "collect"):
         raise TypeError(
             f"{table} is a {type(X).__name__}, whose values are not computed yet; pass "

@@ -384,3 +384,74 @@ def test_failed_fit_leaves_the_earlier_model(ensemble, X):
 def test_bad_parameters_are_named(X, name, value):
     with pytest.raises(ValueError, match=name):
         DenoisingEnsemble(**{name: value}).fit(X)
+
+
+@pytest.fixture(scope="module")
+def with_gaps(X):
+    gaps = X.copy()
+    gaps[np.random.default_rng(0).random(X.shape) < 0.2] = np.nan
+    gaps[5] = np.nan
+    return gaps
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_unknown_cells_are_no_evidence(ensemble, with_gaps, dtype):
+    for model in (ensemble, DenoisingEnsemble(random_state=0).fit(with_gaps.astype(dtype))):
+        contributions = model.contributions(with_gaps.astype(dtype))
+        assert np.all(contributions[np.isnan(with_gaps)] == 0.0)
+        assert np.all(contributions[~np.isnan(with_gaps)] > 0.0)
+        scores = model.score_samples(with_gaps.astype(dtype))
+        np.testing.assert_allclose(contributions.sum(axis=1), -scores, rtol=1e-5)
+        assert scores[5] == 0.0
+        known = ~np.isnan(with_gaps).all(axis=1)
+        assert -2.0 < scores[known].mean() < -0.3
+        assert np.all(np.isfinite(model.expected(with_gaps.astype(dtype))))
+
+
+def test_a_known_outlier_is_found_whatever_is_unknown_beside_it(with_gaps):
+    ensemble = DenoisingEnsemble(random_state=0).fit(with_gaps)
+    far = np.full((1, 4), np.nan)
+    far[0, 2] = 40.0
+    assert ensemble.score_samples(far) < ensemble.score_samples(with_gaps).min()
+    assert ensemble.contributions(far).argmax() == 2
+
+
+def test_rows_with_gaps_are_scored_on_their_own(ensemble, with_gaps):
+    together = ensemble.contributions(with_gaps)
+    alone = np.concatenate([ensemble.contributions(row[np.newaxis]) for row in with_gaps])
+    np.testing.assert_allclose(alone, together, rtol=1e-7, atol=1e-9)
+
+
+def test_a_column_without_known_cells_is_named(X):
+    empty = np.column_stack([X, np.full(len(X), np.nan)])
+    with pytest.raises(ValueError, match="no cell is known"):
+        DenoisingEnsemble().fit(empty)
+
+
+def test_wide_tables_with_gaps_are_scored():
+    wide = np.random.default_rng(0).normal(size=(30, 80))
+    wide[::3, 5] = np.nan
+    ensemble = DenoisingEnsemble(random_state=0).fit(wide)
+    assert np.all(np.isfinite(ensemble.score_samples(wide)))
+
+
+def test_evidence_that_sees_foreign_cells_counts_more():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(600, 4))
+    related = np.hstack([first, first + 0.01 * rng.normal(size=first.shape)])
+    unrelated = rng.normal(size=(600, 8))
+    shares = [
+        DenoisingEnsemble(random_state=0).fit(table).module_.shares.numpy()
+        for table in (related, unrelated)
+    ]
+    np.testing.assert_allclose([s.sum() for s in shares], 1.0, rtol=1e-5)
+    predicted, tails = -2, -1
+    assert shares[0][predicted] / shares[0][tails] > 1.5 * shares[1][predicted] / shares[1][tails]
+
+
+def test_outliers_among_the_rows_of_fit_make_tails_count_more(X):
+    normal, contaminated = (
+        DenoisingEnsemble(contaminated=value, random_state=0).fit(X).module_.shares
+        for value in (False, True)
+    )
+    assert contaminated[-1] > 2.0 * normal[-1]

@@ -313,6 +313,14 @@ def test_a_score_that_is_not_finite_is_an_outlier(short_training):
     assert [output.item() for output in outputs] == [-1, -np.inf, -np.inf]
 
 
+@pytest.mark.parametrize("estimator", [PCA(2), AutoencoderTransformer(2, max_iter=2)])
+def test_models_of_unknown_cells_are_refused(estimator):
+    gaps = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X)
+    model = estimator.fit(gaps)
+    with pytest.raises(ValueError, match="fitted to rows with unknown cells.*model.impute"):
+        to_session(model, X)
+
+
 def test_p_values_without_calibration_rows_are_refused():
     detector = AutoencoderOutlierDetector(PCA(2), contamination=0.1).fit(X)
     assert set(run(detector, ROWS)) == {"label", "scores"}

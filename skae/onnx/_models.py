@@ -43,6 +43,7 @@ def in_float64(module: nn.Module) -> Any:
 
 def pca_outputs(graph: Graph, model: PCA, x: str) -> Outputs:
     """Give codes, reconstruction and log-density of PCA."""
+    check_gaps(model, model._fit_svd_solver == "em")
     axes, scale = model.components_.astype(np.float64), np.ones(len(model.components_))
     if model.whiten:
         deviations = np.sqrt(model.explained_variance_.astype(np.float64))
@@ -85,6 +86,7 @@ def autoencoder_outputs(graph: Graph, model: Any, x: str) -> Outputs:
     that they save.
     """
     check_loss(model)
+    check_gaps(model, model._completion["from_gaps"])
     module, loss = model.module_, LOSSES[model._fitted_loss]
     wide = graph.in_float64()
     is_variational = isinstance(model, VAETransformer)
@@ -220,6 +222,16 @@ def check_loss(model: Any) -> None:
         raise ValueError(
             f"A {type(model).__name__} whose loss is a list of blocks cannot be converted to ONNX; "
             "use one loss for all columns."
+        )
+
+
+def check_gaps(model: Any, has_gaps: bool) -> None:
+    """Raise a ValueError if the model was fitted to unknown cells."""
+    if has_gaps:
+        raise ValueError(
+            f"{type(model).__name__} was fitted to rows with unknown cells, which a graph of ONNX "
+            "cannot fill. Fill them before, and fit a model of complete rows to convert it, for "
+            "example clone(model).fit(model.impute(X))."
         )
 
 
