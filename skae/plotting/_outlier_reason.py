@@ -34,8 +34,12 @@ class OutlierReasonDisplay:
         model expects values, ``expected``.
     row_name : object, default=None
         Name of the row, for the title.
-    outlier_score, threshold, p_value : float, default=None
-        What the title says of the row.
+    outlier_score : float, default=None
+        Outlier score of the row, for the title.
+    threshold : float, default=None
+        Score above which a row counts as an outlier, for the title.
+    p_value : float, default=None
+        p-value of the row, for the title.
 
     Attributes
     ----------
