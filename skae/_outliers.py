@@ -15,7 +15,7 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection import KFold, ShuffleSplit
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import Tags, check_random_state, get_tags, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
@@ -24,12 +24,14 @@ from skae._arrays import ArrayApiMixin
 from skae._denoising_ensemble import DenoisingEnsemble
 from skae._documentation import DocumentationLinkMixin
 from skae._explanation import (
+    by_outer_column,
     column_names,
     columns_of,
     exact_contributions,
     expected_values,
+    in_frame,
     joined,
-    keep_columns,
+    names_of_inner,
     numbers,
     pipeline_steps,
     sampled_shapley_values,
@@ -54,7 +56,8 @@ from skae._sklearn_compat import (
     _safe_indexing,
     validate_parameter_constraints,
 )
-from skae._validation import native_table, validate_weights, within_range
+from skae._table import TableEncoder, needs_encoding
+from skae._validation import native_table, validate_weights
 
 # Cells of a table that are converted to float64 at once.
 MAX_CONVERTED = 2**23
@@ -276,7 +279,8 @@ class AutoencoderOutlierDetector(
         forests. `PCA` of fewer rows than columns scores by the most likely noise variance, which
         is then smaller than scikit-learn's. None is a model of denoising autoencoders and nearest
         rows that scales the data inside and has the same settings for every table, see the user
-        guide.
+        guide; of a DataFrame with text, categories or dates it sees what `TableEncoder` makes of
+        these. `TableAutoencoder` is a model of such tables, too.
     contamination : "auto" or float, default="auto"
         Where the threshold is. "auto" is for rows of `fit` that are normal, all or nearly all: a
         new row like them is called an outlier with a probability of at most 0.05, or of
@@ -762,7 +766,8 @@ class AutoencoderOutlierDetector(
             columns interact. What belongs to no column, such as the logarithm of a normalizing
             constant, is spread evenly.
         expected_values : DataFrame of shape (n_samples, n_features)
-            Only with ``expected=True``, in the units of X: the reconstruction by an autoencoder;
+            Only with ``expected=True``, in the units of X, and of tables in their values, such as
+            towns and dates: the reconstruction by an autoencoder;
             for the default model the mean of the nearest other rows of `fit`; for `PCA` and
             `FactorAnalysis` the mean of the cell given all others of its row.
 
@@ -792,8 +797,11 @@ class AutoencoderOutlierDetector(
         inner = X
         for transformer in transformers:
             inner = transformer.transform(inner)
-        if keep_columns(transformers, column_names(frame.shape[1]) if names is None else names):
+        outer_names = column_names(frame.shape[1]) if names is None else names
+        if names_of_inner(transformers, outer_names) is not None:
             contributions = exact_contributions(model, inner)
+            if contributions is not None:
+                contributions = by_outer_column(transformers, contributions)
         if contributions is None:
             contributions = self._sample_contributions(frame)
         if not expected:
@@ -806,7 +814,7 @@ class AutoencoderOutlierDetector(
                     f"of X, and {type(transformer).__name__} has none; use expected=False."
                 )
             values = transformer.inverse_transform(values)
-        return described(contributions), described(within_range(numbers(values)))
+        return described(contributions), in_frame(values, frame)
 
     def reasons(self, X: Any) -> pd.DataFrame:
         """Tell for each cell what it adds to the outlier score, and how unusual it is.
@@ -988,13 +996,14 @@ class AutoencoderOutlierDetector(
         n_rows = _num_samples(X)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._warn_of_unused(weights)
+        is_mixed = self.estimator is None and needs_encoding(X)
         folds = self._folds(n_rows, seed)
         whole = self.cross_fit or not folds
         context = self._init_callback_context(max_subtasks=len(folds) + whole)
         context.call_on_fit_task_begin(estimator=self, X=X)
 
         def fit_model(rows: np.ndarray | slice, task_name: str) -> Any:
-            estimator, X_fit = self._unfitted(seed), _safe_indexing(X, rows)
+            estimator, X_fit = self._unfitted(seed, is_mixed), _safe_indexing(X, rows)
             parameters = self._fit_parameters(estimator, None if weights is None else weights[rows])
             task = context.subcontext(task_name=task_name)
             with task.propagate_callback_context(estimator):
@@ -1095,8 +1104,8 @@ class AutoencoderOutlierDetector(
             raise ValueError("density_ratio gave 0 for all rows; it must be positive for some.")
         return values
 
-    def _unfitted(self, seed: int) -> Any:
-        """Model to fit."""
+    def _unfitted(self, seed: int, is_mixed: bool = False) -> Any:
+        """Model to fit; the default one behind an encoder, for tables that are not of numbers."""
         if self.estimator is not None:
             return clone(self.estimator)
         model = DenoisingEnsemble(
@@ -1107,7 +1116,9 @@ class AutoencoderOutlierDetector(
         )
         if get_config()["enable_metadata_routing"]:
             model.set_fit_request(sample_weight=True)
-        return model
+        if not is_mixed:
+            return model
+        return make_pipeline(TableEncoder(), model)
 
     def _fit_parameters(self, estimator: Any, weights: np.ndarray | None) -> dict[str, Any]:
         if get_config()["enable_metadata_routing"]:
