@@ -29,7 +29,7 @@ from skae._checks import (
     validate_training_data,
     validate_validation_data,
 )
-from skae._completion import Completion, complete_rows, has_gaps, lacks_columns
+from skae._completion import Completion, has_gaps, lacks_columns
 from skae._decomposition import LinearCode, linear_code
 from skae._device import (
     CPU,
@@ -44,6 +44,7 @@ from skae._device import (
 from skae._losses import check_support
 from skae._module_estimator import ModuleEstimator
 from skae._output import in_output_container
+from skae._processes import own_random_numbers, together
 from skae._random import (
     networks_of_float32,
     private_random_numbers,
@@ -52,6 +53,7 @@ from skae._random import (
 from skae._rollback import unchanged_on_failure
 from skae._rows import Rows, split_rows
 from skae._solvers import SOLVERS
+from skae._together import check_processes, rows_of_all, seeds_of_all
 from skae._training import (
     Descent,
     Progress,
@@ -336,20 +338,24 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         n_layers = np.size(self.hidden_layer_sizes) + 1
         n_epochs = int(self.max_iter) + n_layers * int(self.pretrain_iter)
         context = self._init_callback_context(max_subtasks=n_epochs)
-        with unchanged_on_failure(self), torch_at_work(CPU):
-            given = validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
+        with unchanged_on_failure(self), torch_at_work(CPU), together() as processes:
+            given = validate_training_data(
+                self, X, X_clean, sample_weight, reset=True, min_rows=2 if processes is None else 0
+            )
             own = validate_validation_data(self, X_clean is not None, *validation_data)
             continued = self.warm_start and hasattr(self, "module_")
             progress = self._progress(continued)
+            if processes is not None:
+                check_processes(self, processes, given, own, progress)
             completion = self._completion_of(given, own, continued)
-            all_rows = complete_rows(completion, *given)
-            own_rows = None if own is None else complete_rows(completion, *own)
+            all_rows = rows_of_all(completion, given, processes)
+            own_rows = None if own is None else rows_of_all(completion, own, processes)
             keeper = Keeper(
                 self,
                 context,
                 lambda: {"": (all_rows, given[0].dtype), "_val": (own_rows, own and own[0].dtype)},
                 n_epochs=len(progress.loss_curve),
-                seeds=self._draw_seeds(len(progress.loss_curve)),
+                seeds=seeds_of_all(self._draw_seeds(len(progress.loss_curve)), processes),
             )
             building_seed, training_seed = keeper.seeds
             with private_random_numbers(building_seed, CPU):
@@ -406,14 +412,23 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _partial_fit(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any = None) -> Self:
         self._check_parameters()
         continued = hasattr(self, "module_")
-        with unchanged_on_failure(self), torch_at_work(CPU):
+        with unchanged_on_failure(self), torch_at_work(CPU), together() as processes:
             tables = validate_training_data(
-                self, X, X_clean, sample_weight, reset=not continued, min_rows=1
+                self,
+                X,
+                X_clean,
+                sample_weight,
+                reset=not continued,
+                min_rows=1 if processes is None else 0,
             )
-            completion = self._completion_of(tables, None, continued)
-            rows = complete_rows(completion, *tables)
             progress = self._progress(continued)
-            building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
+            if processes is not None:
+                check_processes(self, processes, tables, None, progress)
+            completion = self._completion_of(tables, None, continued)
+            rows = rows_of_all(completion, tables, processes)
+            building_seed, training_seed = seeds_of_all(
+                self._draw_seeds(len(progress.loss_curve)), processes
+            )
             with private_random_numbers(building_seed, CPU):
                 n_components, linear = self._count_components(rows, continued, completion)
                 start = self._linear_start(rows, n_components, continued, linear)
@@ -425,6 +440,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             with (
                 torch_at_work(device),
                 private_random_numbers(training_seed, device),
+                own_random_numbers(training_seed, device),
                 threads(self._n_threads(module, int(self.batch_size))),
             ):
                 descent = Descent(module, settings, progress.memory)

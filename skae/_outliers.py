@@ -35,6 +35,7 @@ from skae._explanation import (
     to_frame,
 )
 from skae._persistence import check_shapes, reading, with_versions
+from skae._processes import check_alone
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
     HasMethods,
@@ -412,6 +413,7 @@ class AutoencoderOutlierDetector(
             The fitted detector.
         """
         self._check_parameters()
+        check_alone(type(self).__name__)
         (X,) = indexable(native_table(X))
         weights = None
         with unchanged_on_failure(self):

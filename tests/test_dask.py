@@ -8,11 +8,13 @@ import time
 import dask
 import dask.array as da
 import dask.dataframe as dd
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 
 from skae import (
     PCA,
@@ -301,6 +303,19 @@ def test_workers_apply_models_and_do_not_take_more_threads_than_they_have(X, at_
 
     for found in at_work.run(n_threads).values():
         assert set(found) == {1}
+
+
+def test_a_search_on_a_cluster_finds_what_one_process_finds(X, at_work):
+    search = GridSearchCV(
+        AutoencoderTransformer(hidden_layer_sizes=(4,), max_iter=1, random_state=0),
+        {"n_components": [1, 2]},
+        cv=2,
+    )
+    desired = clone(search).fit(X)
+    with joblib.parallel_config("dask", client=at_work):
+        search.fit(X)
+    for name in ("mean_test_score", "rank_test_score"):
+        assert_allclose(search.cv_results_[name], desired.cv_results_[name], rtol=1e-6)
 
 
 def slowly(block):
