@@ -11,8 +11,9 @@ Tables of ADBench (Han et al. 2022; its ``.npz`` files in one folder), in three 
 * contaminated: all rows are for fit and are scored, as by Huang et al. ("EntropyStop", KDD 2024).
 
 Everyone is given standardized columns. The tables are dealt into two halves, in turns; the default
-of `AutoencoderOutlierDetector` was chosen on the first one. It is fitted to all rows, without
-calibration rows, which scores do not need. PyOD's models are left out if it is not installed.
+of `AutoencoderOutlierDetector` was chosen on the first one. It is told whether the rows of fit are
+normal (``contamination="auto"``) or not (0.1), and fitted to all of them, without calibration rows,
+which scores do not need. PyOD's models are left out if it is not installed.
 Results go to a file line by line, and what is there already is not run again.
 
     python benchmarks/outliers.py --data DIR --results outliers.csv
@@ -52,13 +53,18 @@ MIN_ROWS = 1000
 # Published columns that stand beside ours.
 PUBLISHED = ("kNN", "DTE-NP", "DTE-C", "ICL", "LOF", "IForest", "VAE", "PCA", "ECOD")
 
+DEFAULT = "AutoencoderOutlierDetector"
+
 # A fit takes training rows and a seed, and returns a function of rows that is higher for outliers.
 Fit = Callable[[np.ndarray, int], Callable[[np.ndarray], np.ndarray]]
 
 
-def fit_detector(X: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+def fit_detector(
+    contamination: float | str, X: np.ndarray, seed: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Fit the default of skae."""
     detector = AutoencoderOutlierDetector(
-        contamination=0.1, calibration_fraction=None, random_state=seed
+        contamination=contamination, calibration_fraction=None, random_state=seed
     ).fit(X)
     return lambda X: -detector.score_samples(X)
 
@@ -95,7 +101,7 @@ def fit_pyod(
 
 
 CONTESTANTS: dict[str, Fit] = {
-    "AutoencoderOutlierDetector": fit_detector,
+    DEFAULT: partial(fit_detector, "auto"),
     "AutoencoderTransformer": partial(fit_model, AutoencoderTransformer, {}),
     "DenoisingAutoencoder": partial(fit_model, DenoisingAutoencoder, {}),
     "VAETransformer": partial(fit_model, VAETransformer, {}),
@@ -160,6 +166,8 @@ def run(
     if not 0 < is_outlier.sum() < len(is_outlier):
         return []
     rows = []
+    if protocol == "contaminated" and DEFAULT in contestants:
+        contestants = contestants | {DEFAULT: partial(fit_detector, 0.1)}
     for contestant, fit in contestants.items():
         start = time.perf_counter()
         score = fit(X, seed)

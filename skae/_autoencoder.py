@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from skae._arrays import ArrayApiMixin
 from skae._base import BaseAutoencoder, Start
 from skae._block_losses import activation_of, loss_of
 from skae._checks import warn_of_small_columns
@@ -220,7 +221,7 @@ def build_autoencoder(
     return module
 
 
-class LossContributionsMixin:
+class LossContributionsMixin(ArrayApiMixin):
     """Contributions to a score that is minus the mean of the loss over the features."""
 
     def contributions(self, X: ArrayLike) -> np.ndarray:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import torch
 from scipy import sparse
 
+from skae._blocks import BlockTable
 from skae._decomposition import LinearCode, linear_code_of_moments
+from skae._losses import Loss
 from skae._moments import column_means
+from skae._restorer import corrections, train_restorer
 from skae._rows import Rows, to_rows
 from skae._unknown import SMALLEST_SHARE, Gaussian, fit_gaussian, rows_with_known_cells
 from skae._validation import unknown_cells
 
 # How often a network without a Gaussian fills its own rows, from means on.
 _N_ROUNDS = 10
+
+# Epochs of the networks that restore cells, for each of the autoencoder.
+_EPOCHS_PER_ITERATION = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +38,13 @@ class Completion:
     low, high : float or ndarray of shape (n_features,)
         Ends of the interval that cells lie in.
     n_rounds : int
-        How often the network then puts its own reconstruction in the place of unknown cells.
+        How often the autoencoder then puts its own reconstruction in the place of unknown cells.
+    from_gaps : bool
+        Whether it was fitted to rows with unknown cells.
+    prior : float
+        Weight of the prior of the Gaussian.
+    network : dict of str to ndarray or None
+        Weights of networks that correct what the Gaussian expects.
     """
 
     center: np.ndarray
@@ -41,42 +53,62 @@ class Completion:
     low: Any
     high: Any
     n_rounds: int = 0
+    from_gaps: bool = False
+    prior: float = 0.0
+    network: dict[str, np.ndarray] | None = None
 
     @classmethod
     def of_gaps(
         cls,
         X: Any,
         sample_weight: np.ndarray | None,
-        support: tuple[Any, Any],
+        loss: Loss,
         names: np.ndarray | None,
         owner: str,
     ) -> Self:
-        """Fit to rows with unknown cells.
+        """Fit to rows with unknown cells, which the loss says the range of.
 
         Raises
         ------
         ValueError
             If a column has no known cell.
         """
-        X = X.toarray() if sparse.issparse(X) else X
-        X, weights = rows_with_known_cells(X, sample_weight, names)
-        center, deviation = np.nanmean(X, axis=0), np.nanstd(X, axis=0)
-        deviation = np.where(deviation > 0.0, deviation, 1.0)
-        gaussian = fit_gaussian((X - center) / deviation, weights / weights.sum(), owner)
-        return cls(center, deviation, gaussian, *support)
+        X, weights = rows_with_known_cells(dense(X), sample_weight, names)
+        mean, variance = np.nanmean(X, axis=0), np.nanvar(X, axis=0)
+        if loss.composition is None:
+            deviation = np.sqrt(np.where(variance > 0.0, variance, 1.0))
+        else:
+            deviation = 1.0 / loss.composition.scales(mean, variance)
+        rows = (X - mean) / deviation
+        widths = widths_of(loss, len(mean))
+        gaussian, prior = fit_gaussian(rows, weights / weights.sum(), widths, owner)
+        return cls(mean, deviation, gaussian, *loss.support, from_gaps=True, prior=prior)
+
+    def trained(
+        self, X: Any, sample_weight: np.ndarray | None, loss: Loss, max_iter: int, seed: int
+    ) -> Completion:
+        """Add networks that restore hidden cells of the rows better, if there are such networks."""
+        n_epochs = _EPOCHS_PER_ITERATION * max_iter
+        X, weights = rows_with_known_cells(dense(X), sample_weight, None)
+        rows = self.standardized(X)
+        widths = widths_of(loss, rows.shape[1])
+        network = train_restorer(
+            self.gaussian, rows, weights / weights.mean(), widths, n_epochs, seed
+        )
+        return replace(self, network=network)
 
     @classmethod
-    def of_code(cls, linear: LinearCode, support: tuple[Any, Any]) -> Self:
+    def of_code(cls, linear: LinearCode, loss: Loss) -> Self:
         """Take probabilistic PCA of complete rows."""
         largest = max(float(linear.variances.max(initial=0.0)), linear.noise_variance)
         smallest = max(SMALLEST_SHARE * largest, float(np.finfo(np.float64).tiny))
         noise = max(linear.noise_variance, smallest)
         zeros = np.zeros_like(linear.mean)
         gaussian = Gaussian.from_axes(zeros, linear.axes, linear.variances, noise)
-        return cls(linear.mean, zeros + 1.0 / linear.scales, gaussian, *support)
+        return cls(linear.mean, zeros + 1.0 / linear.scales, gaussian, *loss.support)
 
     @classmethod
-    def of_means(cls, rows: Rows, support: tuple[Any, Any]) -> Self:
+    def of_means(cls, rows: Rows, loss: Loss) -> Self:
         """Take the means of complete rows, for a network whose start is no linear code."""
         X, weights = rows.source()
         if sparse.issparse(X):
@@ -86,14 +118,21 @@ class Completion:
             mean = column_means(X, weights)
         zeros = np.zeros_like(mean)
         gaussian = Gaussian.from_axes(zeros, np.empty((0, len(mean))), np.empty(0), 1.0)
-        return cls(mean, zeros + 1.0, gaussian, *support, n_rounds=_N_ROUNDS)
+        return cls(mean, zeros + 1.0, gaussian, *loss.support, n_rounds=_N_ROUNDS)
 
     def fill(self, X: np.ndarray) -> np.ndarray:
         """Put what is expected in the place of unknown cells, (n_samples, n_features)."""
+        rows = self.standardized(X)
+        expected = self.gaussian.fill(rows)
+        if self.network is not None:
+            expected = expected + corrections(self.network, expected, ~np.isnan(X))
         with np.errstate(over="ignore"):
-            rows = (X.astype(np.float64) - self.center) / self.deviation
-            expected = self.gaussian.fill(rows) * self.deviation + self.center
-            return np.where(np.isnan(X), self.bounded(expected), X).astype(X.dtype)
+            expected = self.bounded(expected * self.deviation + self.center)
+            return np.where(np.isnan(X), expected, X).astype(X.dtype)
+
+    def standardized(self, X: np.ndarray) -> np.ndarray:
+        """Give rows on the scale of the model, in float64."""
+        return (X.astype(np.float64) - self.center) / self.deviation
 
     def bounded(self, X: np.ndarray) -> np.ndarray:
         """Move cells into their interval."""
@@ -114,7 +153,9 @@ class Completion:
         """
         factors = self.deviation * scales
         mean = self.center * scales + self.gaussian.mean.numpy() * factors
-        unbiased = n_rows / max(n_rows - 1, 1) * self.gaussian.covariance().numpy()
+        covariance = self.gaussian.covariance().numpy()
+        covariance = (1.0 + self.prior) * covariance - self.prior * np.eye(len(covariance))
+        unbiased = n_rows / max(n_rows - 1, 1) * covariance
         return linear_code_of_moments(mean, np.outer(factors, factors) * unbiased, n_components)
 
     def to_arrays(self) -> dict[str, Any]:
@@ -128,6 +169,9 @@ class Completion:
             "low": self.low,
             "high": self.high,
             "n_rounds": self.n_rounds,
+            "from_gaps": self.from_gaps,
+            "prior": self.prior,
+            "network": self.network,
         }
 
     @classmethod
@@ -135,13 +179,30 @@ class Completion:
         """Read what `to_arrays` gave."""
         mean, loadings = (torch.from_numpy(arrays[name]) for name in ("mean", "loadings"))
         gaussian = Gaussian(mean, loadings, arrays["noise_variance"])
-        others = (arrays[name] for name in ("low", "high", "n_rounds"))
-        return cls(arrays["center"], arrays["deviation"], gaussian, *others)
+        others = {key: value for key, value in arrays.items() if key in cls.__slots__}
+        return cls(gaussian=gaussian, **others)
+
+
+def widths_of(loss: Loss, n_features: int) -> list[int]:
+    """Count the features of each cell of a table."""
+    if loss.composition is None:
+        return [1] * n_features
+    return [block.n_features for block in loss.composition.blocks]
+
+
+def dense(table: Any) -> np.ndarray:
+    """Give a table of any kind as an array."""
+    return table.toarray() if sparse.issparse(table) else np.asarray(table)
 
 
 def has_gaps(*tables: Any) -> bool:
     """Whether a cell of validated tables, None for those that are not there, is unknown."""
     return any(table is not None and unknown_cells(table, "") is not None for table in tables)
+
+
+def in_memory(table: Any) -> Any:
+    """Read a table in a file, if it has unknown cells to be filled."""
+    return np.asarray(table) if isinstance(table, BlockTable) and has_gaps(table) else table
 
 
 def lacks_columns(rows: Rows) -> bool:
@@ -155,6 +216,7 @@ def complete_rows(
     """Turn validated tables into rows, with their unknown cells filled if there are any."""
     if completion is None:
         return to_rows(X, X_clean, weights)
+    X, X_clean = in_memory(X), in_memory(X_clean)
     restored = X if X_clean is None else X_clean
     known = ~np.isnan(restored) if has_gaps(restored) else None
     if has_gaps(X):

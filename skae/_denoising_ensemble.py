@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple, Self
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.callback import with_callbacks
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -31,33 +33,71 @@ from skae._processes import check_alone
 from skae._random import generator, normal_like, private_random_numbers, uniform_like
 from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
-from skae._rows import INFERENCE_BATCH_SIZE, DenseTable, Rows, to_rows
+from skae._rows import DenseTable, Rows, to_rows
+from skae._rules import (
+    TIE,
+    Prediction,
+    Rules,
+    depth_of_rules,
+    draw_rules,
+    fit_prediction,
+    fit_predictions,
+    n_linear_terms,
+)
 from skae._sklearn_compat import Interval
 from skae._training import Progress, Settings, TrainableModule, train
+from skae._unknown import Gaussian, known_moments, most_likely, rows_with_known_cells
 from skae._validation import validate_table, validate_weights
 
 # Rows that others are compared with. More of them cost time in proportion and change little.
-N_REFERENCES = 2048
+N_REFERENCES = 1024
 # A reference is its own nearest neighbour; beside two others that does not hide it.
 N_NEAREST = 3
 # Outliers in the training data that are alike are neighbours of each other, but hardly a tenth of
 # the references.
 SHARE_NEAR = 0.1
+# So many groups of a tenth, each around a reference, stand for all that there are: the closest of
+# them is found by one small product, where the tenth of each row would have to be sorted out.
+N_NEIGHBORHOODS = 128
+# Columns of a matrix whose smallest number is found at once; the few smallest groups are sorted.
+GROUP_SIZE = 16
 
-HIDDEN_LAYER_SIZES = (128, 128)
+HIDDEN_LAYER_SIZES = (64, 64)
 MAX_NOISE_LEVEL = 0.5
 LEARNING_RATE_INIT = 1e-2
 BATCH_SIZE = 128
 # Each network of a view leaves one of them out.
 N_FOLDS = 8
 
-# Views are the same rows in other coordinates, which keep their columns.
+# Views are the same rows in other coordinates, which keep their columns: with their tails pulled
+# in, standardized, decorrelated. Nearest rows are looked for in the first two, near ones in all
+# three, and networks restore the last two; more cost time and tell little more.
 N_VIEWS = 3
-# Distances of a row from what is expected, in each view: nearest, near, restored.
-N_DISTANCES = 3
+N_NEAREST_VIEWS = 2
+N_RESTORED_VIEWS = 2
+# Rules that predict columns, and fits of these that each leave out some references.
+N_RULES = 256
+N_RULE_FOLDS = 4
+# Where the kinds of distances are among all of them, and how much each kind counts: for rows that
+# are normal, and for rows among which are outliers. There, what knows single rows too well and what
+# learns relations takes outliers for normal as well, and how extreme cells are tells more.
+KINDS = ("nearest", "near", "restored", "predicted", "tails")
+N_DISTANCES = (N_NEAREST_VIEWS, N_VIEWS, N_RESTORED_VIEWS, 1, 1)
+SHARES_NORMAL = (3.0, 3.0, 3.0, 3.0, 1.0)
+SHARES_CONTAMINATED = (3.0, 3.0, 0.75, 1.0, 2.0)
+# How much more a distance counts that tells rows from broken copies better: its share grows with
+# the exponential of the area under the curve, times this.
+SHARPNESS = 4.0
+# Rows at which the area is known half as well as it could be.
+N_ROWS_HALF_KNOWN = 16
+SHARE_BROKEN = 0.1
 # A cell this far out, in standard deviations, is as far as it gets. Squares stay finite.
 FARTHEST = 1e9
 
+
+# Of the Gaussian that fills unknown cells of training rows. A full covariance of more columns takes
+# long, and has more to learn than the references know.
+MAX_COMPONENTS = 64
 
 # Multiply-adds of a step of training, or of distances to the references, from which more than one
 # thread pays. Operators between the products are many and short, and threads that wait for each
@@ -82,6 +122,27 @@ class Scaling(NamedTuple):
     """One over the standard deviation orthogonal to the axes, ()."""
 
 
+class Seen(NamedTuple):
+    """What references are not to be compared with, because they are part of it."""
+
+    numbers: Tensor
+    """Among the references, (batch,)."""
+    members: Tensor
+    """Whether they belong to a neighbourhood, (n_views, batch, n_neighborhoods)."""
+    folds: Tensor
+    """Which network of each view has not seen them, (batch,)."""
+    known: Tensor | None
+    """Which of their cells are known, (batch, n_features); None if all are."""
+    predictions: Prediction
+    """Fitted without each of the folds of rules."""
+
+    def take(self, part: Tensor) -> Seen:
+        """Choose rows by their numbers."""
+        known = None if self.known is None else self.known[part]
+        members = self.members[:, part]
+        return Seen(self.numbers[part], members, self.folds[part], known, self.predictions)
+
+
 class Experts(TrainableModule):
     """Denoisers in three views of a table.
 
@@ -89,11 +150,12 @@ class Experts(TrainableModule):
     ----------
     n_members : int
         Networks in each view.
-    n_features, n_references, n_axes : int
+    n_features, n_references, n_axes, n_neighborhoods : int
     """
 
     max_cells: ClassVar[int] = 2**19
-    """Cells of rows that are scored together, which bounds the memory for wide rows."""
+    """Cells of rows, or of distances to references, that are computed together. It bounds the
+    memory, and what is computed stays in the cache of the processor."""
 
     mean: Tensor
     scale: Tensor
@@ -105,15 +167,37 @@ class Experts(TrainableModule):
     gains: Tensor
     gain_elsewhere: Tensor
     references: Tensor
+    reference_views: Tensor
+    centers: Tensor
+    variances: Tensor
+    tail_edges: Tensor
+    tail_values: Tensor
+    rule_columns: Tensor
+    rule_signs: Tensor
+    rule_limits: Tensor
+    slopes: Tensor
+    effects: Tensor
+    intercept: Tensor
+    unpredicted: Tensor
     floor: Tensor
     log_mean: Tensor
     log_spread: Tensor
+    shares: Tensor
 
     def __init__(
-        self, n_members: int, n_features: int, n_references: int = 1, n_axes: int = 1
+        self,
+        n_members: int,
+        n_features: int,
+        n_references: int = 1,
+        n_axes: int = 1,
+        n_neighborhoods: int = 1,
     ) -> None:
         super().__init__()
         self.n_members = n_members
+        self.is_wide = n_axes < n_features
+        width = n_axes if self.is_wide else n_features
+        depth = depth_of_rules(n_features)
+        n_distances = sum(N_DISTANCES)
         for name, shape in {
             "mean": (n_features,),
             "scale": (n_features,),
@@ -125,13 +209,26 @@ class Experts(TrainableModule):
             "gains": (n_axes,),
             "gain_elsewhere": (),
             "references": (n_references, n_features),
-            "floor": (N_DISTANCES * N_VIEWS,),
-            "log_mean": (N_DISTANCES * N_VIEWS,),
-            "log_spread": (N_DISTANCES * N_VIEWS,),
+            "reference_views": (N_VIEWS, n_references, n_features),
+            "centers": (N_VIEWS, n_neighborhoods, n_features),
+            "variances": (N_VIEWS, n_neighborhoods, n_features),
+            "tail_edges": (n_features, n_references),
+            "tail_values": (n_features, n_references + 1),
+            "rule_signs": (N_RULES, depth),
+            "rule_limits": (N_RULES, depth),
+            "slopes": (n_linear_terms(n_features), n_features),
+            "effects": (N_RULES, n_features),
+            "intercept": (1, n_features),
+            "unpredicted": (n_features,),
+            "floor": (n_distances,),
+            "log_mean": (n_distances,),
+            "log_spread": (n_distances,),
+            "shares": (n_distances,),
         }.items():
             self.register_buffer(name, torch.empty(shape, dtype=torch.float32))
-        sizes = (n_features, *HIDDEN_LAYER_SIZES, n_features)
-        n_networks = N_VIEWS * n_members
+        self.register_buffer("rule_columns", torch.empty((N_RULES, depth), dtype=torch.int64))
+        sizes = (width, *HIDDEN_LAYER_SIZES, width)
+        n_networks = N_RESTORED_VIEWS * n_members
         self.weights = nn.ParameterList(
             uniform(n_networks, i, o, fan_in=i) for i, o in pairwise(sizes)
         )
@@ -144,7 +241,7 @@ class Experts(TrainableModule):
         return standardize(x, self.mean, self.scale)
 
     def views(self, z: Tensor) -> Tensor:
-        """Standardized rows as they are, with tails pulled in, and decorrelated.
+        """Standardized rows with their tails pulled in, as they are, and decorrelated.
 
         Parameters
         ----------
@@ -156,8 +253,21 @@ class Experts(TrainableModule):
         """
         squashed = torch.arcsinh((z - self.median) / self.spread)
         squashed = (squashed - self.squashed_mean) / self.squashed_scale
+        return torch.stack([squashed, z, self.decorrelate(z)])
+
+    def decorrelate(self, z: Tensor) -> Tensor:
+        """Standardized rows times the symmetric root of their inverse covariance."""
         along = (z @ self.axes) * (self.gains - self.gain_elsewhere)  # (batch, n_axes)
-        return torch.stack([z, squashed, self.gain_elsewhere * z + along @ self.axes.T])
+        return self.gain_elsewhere * z + along @ self.axes.T
+
+    def to_restore(self, z: Tensor) -> Tensor:
+        """Give what the networks are trained on: coordinates of wide rows, (batch, width).
+
+        Wide rows are restored in the space that the references span. What is orthogonal to it has
+        no structure that they could tell, and is never restored. Noise that is equal in all
+        directions is so in these coordinates.
+        """
+        return z @ self.axes if self.is_wide else z
 
     def loss(self, x: Tensor, target: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """Sum over the networks of the squared error per feature, (batch,).
@@ -165,15 +275,21 @@ class Experts(TrainableModule):
         The target is the number of the row's fold: a network does not learn from the rows of its
         own. These tell how large the errors of new rows are.
         """
-        rows = self.views(x).repeat_interleave(self.n_members, dim=0)
+        decorrelated = self.gains * x if self.is_wide else self.decorrelate(x)
+        rows = torch.stack([x, decorrelated]).repeat_interleave(self.n_members, dim=0)
         levels = uniform_like(rows[..., :1], 0.0, MAX_NOISE_LEVEL)
         restored = self.restore(rows + levels * normal_like(rows))
-        errors = torch.square(restored - rows).mean(dim=2)  # (n_networks, batch)
+        squares = torch.square(restored - rows)  # (n_networks, batch, width)
+        if known is not None:
+            squares = squares * known
+        errors = squares.sum(dim=2) / len(self.mean)
         return (errors * (self.member() != target)).sum(dim=0)
 
     def member(self) -> Tensor:
         """Count the networks of each view, (n_networks, 1)."""
-        return torch.arange(self.n_members, device=self.weights[0].device).repeat(N_VIEWS)[:, None]
+        return torch.arange(self.n_members, device=self.weights[0].device).repeat(N_RESTORED_VIEWS)[
+            :, None
+        ]
 
     def restore(self, rows: Tensor) -> Tensor:
         """Let each network remove noise, (n_networks, batch, n_features) -> the same."""
@@ -182,44 +298,84 @@ class Experts(TrainableModule):
         return torch.baddbmm(self.biases[-1], rows, self.weights[-1])
 
     def errors(self, views: Tensor, folds: Tensor | None = None) -> Tensor:
-        """Squared errors, mean over the networks of a view, (n_views, batch, n_features).
+        """Squared errors, mean over the networks of a view, (n_restored_views, batch, d).
 
         With the folds of training rows, the mean is over the networks that have not seen the row.
         """
-        rows = views.repeat_interleave(self.n_members, dim=0)
-        errors = torch.square(self.restore(rows) - rows)
+        views = views[-N_RESTORED_VIEWS:]
+        rows = self.to_restore(views).repeat_interleave(self.n_members, dim=0)
+        restored = self.restore(rows)
+        if self.is_wide:
+            restored = restored @ self.axes.T
+        shape = (N_RESTORED_VIEWS, self.n_members)
+        errors = torch.square(restored.unflatten(0, shape) - views[:, None])
         if folds is not None:
-            weights = (self.member() == folds).to(errors.dtype)  # (n_networks, batch)
+            weights = (self.member() == folds).unflatten(0, shape)
             errors = self.n_members * errors * weights[..., None]
-        return errors.unflatten(0, (N_VIEWS, self.n_members)).mean(dim=1)
+        return errors.mean(dim=1)
 
-    def squared_distances(self, z: Tensor, folds: Tensor | None = None) -> Tensor:
-        """Squared distance of each cell from what is expected, (n_distances * n_views, batch, d).
+    def rules(self) -> Rules:
+        """Conditions that predict columns."""
+        return Rules(self.rule_columns, self.rule_signs, self.rule_limits)
+
+    def unforeseen(self, squashed: Tensor, seen: Seen | None = None) -> Tensor:
+        """Squared difference to what the other columns predict, in its mean, (batch, d)."""
+        met = self.rules().met(squashed)
+        if seen is None:
+            predicted = Prediction(self.slopes, self.effects, self.intercept).predict(squashed, met)
+        else:
+            each = seen.predictions.predict(squashed, met)  # (n_folds, batch, d)
+            predicted = each[seen.folds % N_RULE_FOLDS, torch.arange(len(squashed))]
+        return torch.square(squashed - predicted) / self.unpredicted
+
+    def tails(self, z: Tensor) -> Tensor:
+        """Minus the logarithm of the share of references as far out, by column, (batch, d)."""
+        places = torch.searchsorted(self.tail_edges, z.T.contiguous())  # (d, batch)
+        return self.tail_values.gather(1, places).T
+
+    def distances(self, z: Tensor, known: Tensor | None = None, seen: Seen | None = None) -> Tensor:
+        """Distance of each cell from what is expected, in all ways, (n_distances, batch, d).
 
         Parameters
         ----------
         z : Tensor of shape (batch, n_features)
-            Standardized rows.
-        folds : Tensor of shape (batch,), default=None
-            Folds of the rows, if they are the references themselves. They are then compared with
-            the others only.
+            Standardized rows, with their unknown cells filled.
+        known : Tensor of shape (batch, n_features), default=None
+            Which cells are known, as ones; None for all. The others are at no distance, and known
+            ones count for them.
+        seen : Seen, default=None
+            If the rows are references. They are then compared with the others only.
         """
         views = self.views(z)
-        near = [
-            neighbor_distances(view, references, leave_out=folds is not None)
-            for view, references in zip(views, self.views(self.references), strict=True)
-        ]
-        return torch.cat([torch.cat(near), self.errors(views, folds)])
+        numbers, members, folds = (None,) * 3 if seen is None else seen[:3]
+        found = slice(N_NEAREST_VIEWS)
+        distances = torch.cat(
+            [
+                nearest_distances(views[found], self.reference_views[found], numbers),
+                near_distances(views, self.centers, self.variances, self.n_near(), members),
+                self.errors(views, folds),
+                self.unforeseen(views[0], seen)[None],
+                self.tails(z)[None],
+            ]
+        )
+        if known is not None:
+            n_known = known.sum(dim=1, keepdim=True).clamp(min=1)
+            distances *= known * (z.shape[1] / n_known)
+        return distances
 
-    def calibrate(self, folds: Tensor) -> None:
+    def n_near(self) -> int:
+        """Count the references in a neighbourhood."""
+        return numbers_of_neighbors(len(self.references))[1]
+
+    def calibrate(self, seen: Seen) -> None:
         """Note how the distances of the references are distributed."""
-        distances = self.squared_distances(self.references, folds).sum(dim=2)
+        distances = self.left_out_distances(self.references, seen)
+        left_out = seen.folds < self.n_members
         known = torch.ones_like(distances)
-        left_out = folds < self.n_members
-        known[-N_VIEWS:] = left_out.to(known.dtype)
+        known[RESTORED] = left_out.to(known.dtype)
         if not left_out.any():  # heavy rows alone are references, and all networks have seen them
-            distances[-N_VIEWS:] = self.errors(self.views(self.references)).sum(dim=2)
-            known[-N_VIEWS:] = 1.0
+            distances[RESTORED] = self.errors(self.reference_views).sum(dim=2)
+            known[RESTORED] = 1.0
         shares = known / known.sum(dim=1, keepdim=True)
         # A row that occurs twice is at no distance from the others.
         self.floor = 1e-3 * (shares * distances).sum(dim=1) + 1e-9
@@ -228,35 +384,149 @@ class Experts(TrainableModule):
         variances = (shares * torch.square(logs - self.log_mean[:, None])).sum(dim=1)
         self.log_spread = torch.sqrt(variances) + 1e-2
 
+    def weigh(self, shares: tuple[float, ...]) -> None:
+        """Let each kind of distances have its share of the score.
+
+        Parameters
+        ----------
+        shares : tuple of float
+            One for each of `KINDS`.
+        """
+        of_each = [share / n for share, n in zip(shares, N_DISTANCES, strict=True)]
+        shares_of_each = torch.tensor(of_each, dtype=torch.float32)
+        self.shares = shares_of_each.repeat_interleave(torch.tensor(N_DISTANCES))
+        self.shares /= self.shares.sum()
+
+    def prefer_what_sees_broken_rows(self, seen: Seen, rng: np.random.Generator) -> None:
+        """Let those distances count more that tell rows from copies with cells of other rows.
+
+        Only references are taken that a network of each view has not seen.
+        """
+        (whole,) = torch.nonzero(seen.folds < self.n_members, as_tuple=True)
+        if len(whole) == 0:
+            return
+        seen = seen.take(whole)
+        rows = self.references[whole]
+        before = self.left_out_distances(rows, seen)
+        areas = torch.zeros_like(self.shares)
+        for n_cells in (1, max(1, round(SHARE_BROKEN * rows.shape[1]))):
+            broken = with_foreign_cells(rows, self.references, n_cells, rng)
+            after = self.left_out_distances(broken, seen)
+            areas += area_under_curve(before, after) / 2.0
+        reliability = len(rows) / (len(rows) + N_ROWS_HALF_KNOWN)
+        self.shares *= torch.exp(SHARPNESS * reliability * (areas - areas.max()))
+        self.shares /= self.shares.sum()
+
+    def left_out_distances(self, rows: Tensor, seen: Seen) -> Tensor:
+        """Distances of references or broken copies of these, (n_distances, batch)."""
+        parts = torch.arange(len(rows)).split(self.n_rows_together())
+        return torch.cat(
+            [self._left_out_distances(rows[part], seen.take(part)) for part in parts], dim=1
+        )
+
+    def _left_out_distances(self, rows: Tensor, seen: Seen) -> Tensor:
+        return self.distances(rows, seen.known, seen).sum(dim=2)
+
+    def n_rows_together(self) -> int:
+        """Count the rows that are scored together."""
+        return max(1, self.max_cells // max(self.references.shape))
+
     def contributions(self, x: Tensor) -> Tensor:
         """Part of each cell in the score, (batch, n_features)."""
-        n_rows = max(1, self.max_cells // x.shape[1])
-        return torch.cat([self._contributions(part) for part in x.split(n_rows)])
+        return torch.cat([self._contributions(part) for part in x.split(self.n_rows_together())])
 
-    def _contributions(self, x: Tensor) -> Tensor:
-        cells = self.squared_distances(self.standardize(x))
-        cells = cells + self.floor[:, None, None] / x.shape[1]
-        distances = cells.sum(dim=2)  # (n_distances * n_views, batch)
+    def contributions_of_known(self, x_and_known: Tensor) -> Tensor:
+        """Part of each known cell in the score, (batch, n_features).
+
+        Parameters
+        ----------
+        x_and_known : Tensor of shape (batch, 2 * n_features)
+            Rows with their unknown cells filled; then ones for known cells.
+        """
+        parts = x_and_known.split(self.n_rows_together())
+        return torch.cat([self._contributions(*part.chunk(2, dim=1)) for part in parts])
+
+    def _contributions(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        cells = self.distances(self.standardize(x), known)
+        cells += self.floor[:, None, None] / x.shape[1]
+        distances = cells.sum(dim=2)  # (n_distances, batch)
         z = (torch.log(distances) - self.log_mean[:, None]) / self.log_spread[:, None]
         evidence = -torch.special.log_ndtr(-z)
-        return ((evidence / distances)[..., None] * cells).mean(dim=0)
+        if known is not None:
+            evidence = evidence * known.any(dim=1)  # nothing speaks against a row without any
+            cells = cells * known
+            distances = cells.sum(dim=2) + (~known.any(dim=1)).to(cells.dtype)
+        return torch.einsum("kb,kbd->bd", self.shares[:, None] * evidence / distances, cells)
 
     def expected(self, x: Tensor) -> Tensor:
         """Mean of the nearest other training rows, over the views, (batch, n_features).
 
         A training row is not compared with itself: a typo in it would be expected in part.
         """
+        return torch.cat([self._expected(part) for part in x.split(self.n_rows_together())])
+
+    def _expected(self, x: Tensor) -> Tensor:
         z = self.standardize(x)
         n_nearest, _ = numbers_of_neighbors(len(self.references))
         total = torch.zeros_like(x)
-        for view, references in zip(self.views(z), self.views(self.references), strict=True):
-            nearest = self.references[neighbors(view, references, n_nearest + 1)]
+        found = slice(N_NEAREST_VIEWS)
+        order = neighbors(self.views(z)[found], self.reference_views[found], n_nearest + 1)
+        for numbers in order:
+            nearest = self.references[numbers]  # (batch, n_nearest + 1, d)
             same = torch.isclose(nearest, z[:, None], rtol=1e-5, atol=1e-6).all(dim=2)
             # The row itself goes, or else the farthest.
             left_out = torch.where(same.any(dim=1), same.int().argmax(dim=1), n_nearest)
             kept = torch.arange(n_nearest + 1, device=x.device) != left_out[:, None]
             total += (nearest * kept[..., None]).sum(dim=1) / n_nearest
-        return self.mean + self.scale * total / N_VIEWS
+        return self.mean + self.scale * total / N_NEAREST_VIEWS
+
+
+# Where the restored distances are among all of them.
+RESTORED = slice(N_NEAREST_VIEWS + N_VIEWS, N_NEAREST_VIEWS + N_VIEWS + N_RESTORED_VIEWS)
+
+
+def tails_of(references: Tensor) -> tuple[Tensor, Tensor]:
+    """Edges of steps in the columns, and minus the log of the share of references beyond each step.
+
+    Below the median, the references beyond a cell are those that are not above it, and above the
+    median those that are not below it.
+
+    Returns
+    -------
+    edges : Tensor of shape (n_features, n_references)
+        References in order. Equal cells count as beyond, however they were rounded.
+    values : Tensor of shape (n_features, n_references + 1)
+        Between the edges and outside of them.
+    """
+    n = len(references)
+    ordered = references.T.double().sort(dim=1).values
+    tie = TIE * (1.0 + ordered.abs())
+    upper = torch.arange(n) >= n // 2
+    edges = torch.where(upper, ordered + tie, ordered - tie)
+    n_below = torch.arange(n + 1, dtype=torch.float64)
+    n_beyond = torch.minimum(n_below, n - n_below).clamp(min=0.5).expand(len(ordered), -1).clone()
+    # A cell at the median has all cells that equal it on both sides.
+    middle = ordered[:, n // 2, None]
+    is_equal = torch.abs(ordered - middle) <= 2.0 * tie
+    not_above = (is_equal | (ordered < middle)).sum(dim=1)
+    not_below = (is_equal | (ordered > middle)).sum(dim=1)
+    n_beyond[:, n // 2] = torch.minimum(not_above, not_below).double()
+    return edges.to(references.dtype).contiguous(), torch.log(n / n_beyond).to(references.dtype)
+
+
+def with_foreign_cells(
+    rows: Tensor, others: Tensor, n_cells: int, rng: np.random.Generator
+) -> Tensor:
+    """Replace cells of each row, in random columns, by cells of random other rows."""
+    columns = torch.from_numpy(rng.random(tuple(rows.shape)).argsort(axis=1)[:, :n_cells].copy())
+    donors = torch.from_numpy(rng.integers(len(others), size=(len(rows), n_cells)))
+    return rows.scatter(1, columns, others[donors, columns])
+
+
+def area_under_curve(lower: Tensor, higher: Tensor) -> Tensor:
+    """Probability that one of `higher` exceeds one of `lower`, ties by half, (n_distances,)."""
+    differences = higher[:, :, None] - lower[:, None]
+    return (0.5 + 0.5 * torch.sign(differences)).mean(dim=(1, 2))
 
 
 def uniform(*shape: int, fan_in: int) -> nn.Parameter:
@@ -269,38 +539,150 @@ def uniform(*shape: int, fan_in: int) -> nn.Parameter:
 def numbers_of_neighbors(n_references: int) -> tuple[int, int]:
     """How many references are the nearest of a row, and how many are near."""
     nearest = max(1, min(N_NEAREST, n_references - 1))
-    return nearest, max(nearest, int(SHARE_NEAR * n_references))
+    return nearest, max(nearest + 1, int(SHARE_NEAR * n_references))
 
 
-def neighbors(rows: Tensor, references: Tensor, n: int, leave_out: bool = False) -> Tensor:
-    """Numbers of the closest references of each row, in order, (batch, n)."""
-    rows, references = rows.double(), references.double()
-    lengths = torch.square(rows).sum(dim=1)[:, None] + torch.square(references).sum(dim=1)
-    squared = lengths - 2.0 * rows @ references.T  # (batch, n_references)
-    # Which one of a tie comes first must not depend on how a product was rounded.
-    squared = squared.float()
-    if leave_out:
-        squared.fill_diagonal_(math.inf)
-    return squared.topk(n, largest=False).indices
+def squared_distances_to(rows: Tensor, points: Tensor, variances: Tensor | None = None) -> Tensor:
+    """Squared distances of rows to points, plus the variance around these.
 
+    Computed in float64, because the squares of far rows cancel.
 
-def neighbor_distances(rows: Tensor, references: Tensor, leave_out: bool = False) -> Tensor:
-    """Mean squared difference to the nearest and to the near references, (2, batch, d).
+    Parameters
+    ----------
+    rows : Tensor of shape (n_views, batch, n_features)
+    points : Tensor of shape (n_views, n_points, n_features)
+    variances : Tensor of shape (n_views, n_points, n_features), default=None
 
-    Computed in float64: the squares of far rows cancel, and what is left has to be the same for a
-    row whatever its dtype and whichever rows are beside it.
+    Returns
+    -------
+    Tensor of shape (n_views, batch, n_points)
     """
-    dtype = rows.dtype
-    rows, references = rows.double(), references.double()
-    n_nearest, n_near = numbers_of_neighbors(len(references))
-    order = neighbors(rows, references, n_near, leave_out)
-    nearest = torch.square(rows[:, None] - references[order[:, :n_nearest]]).mean(dim=1)
-    # E(x - r)^2 = (x - E(r))^2 + V(r) over the near references.
-    shares = rows.new_zeros(len(rows), len(references)).scatter_(1, order, 1.0 / n_near)
-    moments = shares @ torch.cat([references, torch.square(references)], dim=1)  # (batch, 2d)
-    mean, mean_square = moments.tensor_split(2, dim=1)
-    variance = (mean_square - torch.square(mean)).clamp(min=0.0)
-    return torch.stack([nearest, torch.square(rows - mean) + variance]).to(dtype)
+    rows, points = rows.double(), points.double()
+    lengths = torch.square(points)
+    if variances is not None:
+        lengths = lengths + variances
+    # The squares are two more columns of the product, which saves passes over the result.
+    one = rows.new_ones(len(rows), 1, 1)
+    of_rows = [rows, torch.square(rows).sum(dim=2, keepdim=True), one.expand(-1, rows.shape[1], 1)]
+    of_points = [-2.0 * points, one.expand(-1, points.shape[1], 1), lengths.sum(2, keepdim=True)]
+    return torch.cat(of_rows, dim=2) @ torch.cat(of_points, dim=2).mT
+
+
+def lowest(numbers: Tensor, n: int) -> Tensor:
+    """Places of the n lowest numbers along the last axis, in order, (..., n).
+
+    The n lowest are in the n groups with the lowest minima, which are found faster. Which one of a
+    tie comes first must not depend on how a product was rounded: float32 numbers are compared.
+    """
+    n_groups = -(-numbers.shape[-1] // GROUP_SIZE)
+    if n_groups <= n:
+        return numbers.float().topk(n, largest=False).indices
+    missing = n_groups * GROUP_SIZE - numbers.shape[-1]
+    if missing:
+        numbers = nn.functional.pad(numbers, (0, missing), value=math.inf)
+    # The members of a group are n_groups apart, so that minima of neighbours are taken together.
+    minima = numbers.unflatten(-1, (GROUP_SIZE, n_groups)).amin(dim=-2)
+    groups = minima.float().topk(n, largest=False).indices
+    steps = n_groups * torch.arange(GROUP_SIZE, device=numbers.device)
+    candidates = (groups[..., None] + steps).flatten(-2)  # (..., n * GROUP_SIZE)
+    first = numbers.gather(-1, candidates).float().topk(n, largest=False).indices
+    return candidates.gather(-1, first)
+
+
+def neighbors(rows: Tensor, references: Tensor, n: int, left_out: Tensor | None = None) -> Tensor:
+    """Numbers of the closest references of each row, in order, (n_views, batch, n).
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_views, batch, n_features)
+    references : Tensor of shape (n_views, n_references, n_features)
+    n : int
+    left_out : Tensor of shape (batch,), default=None
+        Number of a reference that is not taken.
+    """
+    squared = squared_distances_to(rows, references)
+    if left_out is not None:
+        squared[:, torch.arange(len(left_out)), left_out] = math.inf
+    return lowest(squared, n)
+
+
+def nearest_distances(rows: Tensor, references: Tensor, left_out: Tensor | None = None) -> Tensor:
+    """Mean squared difference to the nearest references, (n_views, batch, d).
+
+    The parameters are those of `neighbors`.
+    """
+    n_nearest, _ = numbers_of_neighbors(references.shape[1])
+    order = neighbors(rows, references, n_nearest, left_out)
+    views = torch.arange(len(rows), device=rows.device)[:, None]
+    total = torch.zeros_like(rows)
+    for numbers in order.unbind(dim=2):
+        total += torch.square(rows - references[views, numbers])
+    return total / n_nearest
+
+
+def near_distances(
+    rows: Tensor,
+    centers: Tensor,
+    variances: Tensor,
+    n_near: int,
+    members: Tensor | None = None,
+) -> Tensor:
+    """Mean squared difference to the references in the closest neighbourhood, (n_views, batch, d).
+
+    It is ``E(x - r)^2 = (x - E(r))^2 + V(r)``. The closest neighbourhood has the smallest sum.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_views, batch, n_features)
+    centers, variances : Tensor of shape (n_views, n_neighborhoods, n_features)
+        Moments of the references in each neighbourhood.
+    n_near : int
+        Number of these.
+    members : Tensor of shape (n_views, batch, n_neighborhoods), default=None
+        Whether a row belongs to the neighbourhood. It is then compared with the others there.
+    """
+    squared = squared_distances_to(rows, centers, variances)
+    without_itself = n_near / (n_near - 1.0)  # its own difference is zero
+    if members is not None:
+        squared = torch.where(members, without_itself * squared, squared)
+    closest = lowest(squared, 1)[..., 0]
+    views = torch.arange(len(rows), device=rows.device)[:, None]
+    cells = torch.square(rows - centers[views, closest]) + variances[views, closest]
+    if members is not None:
+        own = members.gather(2, closest[..., None])
+        cells = torch.where(own, without_itself * cells, cells)
+    return cells
+
+
+class Neighborhoods(NamedTuple):
+    """Groups of references that are close to each other."""
+
+    centers: Tensor
+    """(n_views, n_neighborhoods, n_features)"""
+    variances: Tensor
+    """(n_views, n_neighborhoods, n_features)"""
+    members: Tensor
+    """Which references belong to which, (n_views, n_references, n_neighborhoods)."""
+
+
+def neighborhoods(references: Tensor, chosen: Tensor) -> Neighborhoods:
+    """Describe the neighbourhoods of some references.
+
+    Parameters
+    ----------
+    references : Tensor of shape (n_views, n_references, n_features)
+    chosen : Tensor of shape (n_neighborhoods,)
+        Numbers of those in their middle.
+    """
+    n_near = min(numbers_of_neighbors(references.shape[1])[1], references.shape[1])
+    order = neighbors(references[:, chosen], references, n_near)
+    members = torch.zeros(len(references), len(chosen), references.shape[1], dtype=torch.float64)
+    members.scatter_(2, order, 1.0)
+    wide = references.double()
+    centers = members @ wide / n_near
+    variances = (members @ torch.square(wide) / n_near - torch.square(centers)).clamp(min=0.0)
+    dtype = references.dtype
+    return Neighborhoods(centers.to(dtype), variances.to(dtype), members.mT > 0.0)
 
 
 def n_threads(n_products: int) -> int | None:
@@ -329,11 +711,11 @@ def standardize(x: Any, mean: Any, scale: Any) -> Any:
 
 
 def standardization(X: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the columns, or one instead of zero; in float64.
+    """Mean and standard deviation of the known cells of columns, or one instead of zero.
 
     Columns are divided by a power of two first, so that no square overflows or vanishes.
     """
-    units = 2.0 ** (np.frexp(np.abs(X).max(axis=0))[1] - 1.0)
+    units = 2.0 ** (np.frexp(np.nanmax(np.abs(X), axis=0))[1] - 1.0)
     scaler = StandardScaler().fit(X / units, sample_weight=weights)
     constant = scaler.var_ == 0.0
     return scaler.mean_ * units, np.where(constant, 1.0, scaler.scale_ * units)
@@ -386,16 +768,85 @@ def scaling_of(z: np.ndarray) -> Scaling:
 
 
 def build_experts(
-    n_members: int, mean: np.ndarray, scale: np.ndarray, references: np.ndarray
-) -> Experts:
-    """Networks with random weights, in views that the standardized references tell."""
+    n_members: int,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    references: np.ndarray,
+    folds: Tensor,
+    known: Tensor | None,
+    rng: np.random.Generator,
+) -> tuple[Experts, Seen]:
+    """Networks with random weights, and all else that the standardized references tell.
+
+    Also gives what of this the references are part of.
+    """
     scaling = scaling_of(references.astype(np.float64))
-    module = Experts(n_members, references.shape[1], len(references), scaling.axes.shape[1])
+    n_references, n_features = references.shape
+    n_neighborhoods = min(N_NEIGHBORHOODS, n_references)
+    module = Experts(n_members, n_features, n_references, scaling.axes.shape[1], n_neighborhoods)
     for name, array in scaling._asdict().items():
         setattr(module, name, torch.from_numpy(np.asarray(array, dtype=np.float32)))
     module.mean, module.scale = torch.from_numpy(mean), torch.from_numpy(scale)
     module.references = torch.from_numpy(references)
-    return module
+    module.reference_views = module.views(module.references)
+    module.tail_edges, module.tail_values = tails_of(module.references)
+    chosen = torch.arange(n_neighborhoods) * n_references // n_neighborhoods
+    found = neighborhoods(module.reference_views, chosen)
+    module.centers, module.variances = found.centers, found.variances
+
+    squashed = module.reference_views[0].double()
+    rules = draw_rules(squashed, N_RULES, rng)
+    module.rule_columns, module.rule_signs, module.rule_limits = (
+        rules.columns,
+        rules.signs.float(),
+        rules.limits.float(),
+    )
+    rules = Rules(*(part.double() if part.is_floating_point() else part for part in module.rules()))
+    rule_folds = folds % N_RULE_FOLDS
+    of_folds = fit_predictions(squashed, rules, rule_folds, N_RULE_FOLDS)
+    predicted = of_folds.predict(squashed, rules.met(squashed))[
+        rule_folds, torch.arange(n_references)
+    ]
+    module.unpredicted = (torch.square(squashed - predicted).mean(dim=0) + 1e-6).float()
+    of_all = fit_prediction(squashed, rules)
+    module.slopes, module.effects, module.intercept = (part.float() for part in of_all)
+    predictions = Prediction(*(part.float() for part in of_folds))
+    return module, Seen(torch.arange(n_references), found.members, folds, known, predictions)
+
+
+def gaussian_of(module: Experts) -> Gaussian:
+    """Distribution of standardized rows with the covariance that decorrelates them."""
+    return Gaussian.from_axes(
+        np.zeros(len(module.mean)),
+        module.axes.T.double().numpy(),
+        1.0 / np.square(module.gains.double().numpy()),
+        float(1.0 / np.square(module.gain_elsewhere.double().numpy())),
+    )
+
+
+def fill_gaps(z: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Put the most likely values, given their row's known cells, in the place of unknown cells.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n_samples, n_features)
+        Standardized rows. Every column has a known cell.
+    chosen : ndarray of shape (n_references,)
+        Numbers of the rows that tell what is likely.
+    """
+    rows = z[chosen]
+    rows = rows[~np.isnan(rows).all(axis=1)]
+    # A column of which these know nothing is filled by its mean.
+    seen = ~np.isnan(rows).all(axis=0)
+    n_components = min(int(seen.sum()), MAX_COMPONENTS)
+    weights = np.full(len(rows), 1.0 / len(rows))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # cells are filled well before
+        mean, covariance = known_moments(rows[:, seen], weights, n_components, "DenoisingEnsemble")
+    gaussian = most_likely(torch.from_numpy(mean), torch.from_numpy(covariance), n_components)
+    filled = z.copy()
+    filled[:, seen] = gaussian.fill(z[:, seen])
+    return np.nan_to_num(filled, nan=0.0)
 
 
 def train_experts(
@@ -414,23 +865,35 @@ def train_experts(
 class DenoisingEnsemble(ModuleEstimator):
     """Outlier score of the rows of a table, without anything to tune.
 
-    Each row is compared with what is expected of it, in nine ways: in three views of the table, by
-    three denoisers. The views are the standardized columns; the same with their tails pulled in by
-    an arcsinh, for skewed columns; and the same decorrelated, for relations between columns. The
-    denoisers are the mean squared difference to the three nearest of the training rows, to a tenth
-    of them, and to what small networks restore, which were trained to remove noise.
+    Each row is compared with what is expected of it, in nine ways of five kinds, in three views of
+    the table: the standardized columns; the same with their tails pulled in by an arcsinh, for
+    skewed columns; and the same decorrelated, for relations between columns. The kinds are
+
+    * the mean squared difference to the three nearest training rows, in the first two views;
+    * that to the closest group of a tenth of the training rows, in all views;
+    * the squared error of what small networks restore that were trained to remove noise, in the
+      first and the last view;
+    * the squared error of what is predicted of each column by the others, by a ridge regression on
+      these and on random rules;
+    * minus the logarithm of the share of training rows that are as far out, column by column.
 
     Distances of different kinds have no common unit. Each is turned into evidence: minus the
     logarithm of the share of training rows at a larger distance, were the logarithms of distances
-    normally distributed. The outlier score is the mean of the nine, as in Fisher's method for
-    p-values, so that one clear voice is not outvoted by eight that see nothing. A row like the
+    normally distributed. The outlier score is a weighted mean of the nine, as in Fisher's method
+    for p-values, so that one clear voice is not outvoted by eight that see nothing. A row like the
     training data scores about 1.
+
+    How much each way counts is chosen for the table, if its rows are normal: the more, the better
+    it tells training rows from copies of them in which one cell, or a tenth of the cells, come from
+    other rows.
 
     Parameters
     ----------
     n_estimators : int, default=2
         Number of networks in each view of the table. Each leaves out an eighth of the rows, which
         tell how large errors of new rows are.
+    contaminated : bool, default=False
+        Whether there are outliers among the rows of `fit`.
     device : str, default="auto"
         Where to train and score, as in `AutoencoderTransformer`.
     random_state : int, RandomState instance or None, default=None
@@ -451,15 +914,17 @@ class DenoisingEnsemble(ModuleEstimator):
 
     Notes
     -----
-    Training takes 500 steps, or one pass over the data if that is more. At most 2,048 rows, drawn
-    at random, are kept to compare others with.
+    Training takes 250 steps, or one pass over the data if that is more. At most 1,024 rows, drawn
+    at random, are kept to compare others with. Rows are scored in blocks: beside the rows and their
+    result, this takes less than 100 MB, whatever their number.
 
     Every distance is a sum over cells, and so the score is one too: a cell has the share of the
     evidence that it has of the distance. Decorrelation keeps each column as close to itself as it
     can ("ZCA-cor" [1]_), so that a decorrelated cell still speaks of its column.
 
-    The numbers of neighbours, the noise (up to half a standard deviation, another for each row)
-    and the learning rate were chosen on half of the tables of a benchmark, see the user guide.
+    The kinds and their shares, the numbers of neighbours, the noise (up to half a standard
+    deviation, another for each row) and the learning rate were chosen on half of the tables of a
+    benchmark, see the user guide.
 
     References
     ----------
@@ -471,7 +936,7 @@ class DenoisingEnsemble(ModuleEstimator):
        distribution", Journal of Machine Learning Research 15 (2014).
     """
 
-    _n_steps: ClassVar[int] = 500
+    _n_steps: ClassVar[int] = 250
     """Steps of the training, if that is not less than one pass over the data."""
 
     module_: Experts
@@ -480,6 +945,7 @@ class DenoisingEnsemble(ModuleEstimator):
     _public_name: ClassVar[str] = "AutoencoderOutlierDetector"  # in messages
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "contaminated": ["boolean"],
         "device": [str],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -489,11 +955,13 @@ class DenoisingEnsemble(ModuleEstimator):
         self,
         n_estimators: int = 2,
         *,
+        contaminated: bool = False,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
         self.n_estimators = n_estimators
+        self.contaminated = contaminated
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -505,7 +973,7 @@ class DenoisingEnsemble(ModuleEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training data.
+            Training data. NaN is an unknown cell.
         y : Ignored
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -551,7 +1019,10 @@ class DenoisingEnsemble(ModuleEstimator):
         contributions : ndarray of shape (n_samples, n_features)
             At least 0; they sum to minus `score_samples`.
         """
-        return self._apply("contributions", self._validate(X))
+        rows, known = self._validate(X)
+        if known is None:
+            return self._apply("contributions", rows)
+        return self._apply("contributions_of_known", np.hstack([rows, known.astype(rows.dtype)]))
 
     def expected(self, X: ArrayLike) -> np.ndarray:
         """Give the value that the model expected in each cell.
@@ -566,7 +1037,7 @@ class DenoisingEnsemble(ModuleEstimator):
         X_expected : ndarray of shape (n_samples, n_features)
             Mean of the nearest rows of `fit`, other than the row itself, in the units of X.
         """
-        return self._apply("expected", self._validate(X))
+        return self._apply("expected", self._validate(X)[0])
 
     def _fit(self, X: Any, sample_weight: ArrayLike | None) -> None:
         X, weights = self._validate_training_data(X, sample_weight)
@@ -580,15 +1051,27 @@ class DenoisingEnsemble(ModuleEstimator):
         rng = np.random.default_rng(seed)
 
         mean, scale = standardization(X, weights)
-        z = standardize(X, mean, scale).astype(np.float32)  # (n_samples, n_features)
+        z = standardize(X, mean, scale)  # (n_samples, n_features)
         folds = rng.permutation(len(z)) % max(N_FOLDS, self.n_estimators)
         chosen = sample(len(z), min(len(z), N_REFERENCES), weights, rng)
+        known = None
+        if np.isnan(z).any():
+            known = torch.from_numpy(~np.isnan(z))
+            z = fill_gaps(z, chosen)
+        z = z.astype(np.float32)
         with private_random_numbers(building_seed, CPU), torch_at_work(CPU):
-            module = build_experts(self.n_estimators, mean, scale, z[chosen])
+            of_chosen = torch.from_numpy(folds[chosen])
+            known_chosen = None if known is None else known[chosen]
+            module, seen = build_experts(
+                self.n_estimators, mean, scale, z[chosen], of_chosen, known_chosen, rng
+            )
+            module.weigh(SHARES_CONTAMINATED if self.contaminated else SHARES_NORMAL)
         rows = Rows(
-            DenseTable(torch.from_numpy(z)),
+            DenseTable(module.to_restore(torch.from_numpy(z))),
             DenseTable(torch.from_numpy(folds)),
             None if weights is None else torch.from_numpy(weights / weights.mean()).float(),
+            # Coordinates of wide rows belong to no cell.
+            None if known is None or module.is_wide else DenseTable(known),
         )
         step_size = BATCH_SIZE * sum(weight.numel() for weight in module.parameters())
         device = resolve_device(self.device, large=step_size >= LARGE_STEP)
@@ -606,7 +1089,9 @@ class DenoisingEnsemble(ModuleEstimator):
             n_epochs = self._n_epochs(len(rows))
             train_experts(module.to(device), rows.to(device), progress, n_epochs, reporter)
             with torch.no_grad():
-                module.to(CPU).calibrate(torch.from_numpy(folds[chosen]))
+                module.to(CPU).calibrate(seen)
+                if not self.contaminated:
+                    module.prefer_what_sees_broken_rows(seen, rng)
             self.__dict__.update(self._fitted_attributes(module, device, progress))
 
     def _n_epochs(self, n_rows: int) -> int:
@@ -617,20 +1102,25 @@ class DenoisingEnsemble(ModuleEstimator):
     ) -> dict[str, Any]:
         """Give what `fit` leaves on the estimator, with this module."""
         n_references, n_features = module.references.shape
+        n_axes, n_neighborhoods = module.axes.shape[1], module.centers.shape[1]
         return {
             "module_": copy.deepcopy(module).to(CPU).eval(),
             "loss_curve_": list(progress.loss_curve),
             "device_": str(device),
-            "_sizes": (module.n_members, n_features, n_references, module.axes.shape[1]),
+            "_sizes": (module.n_members, n_features, n_references, n_axes, n_neighborhoods),
         }
 
     def _validate_training_data(
         self, X: Any, sample_weight: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Check rows and weights, and leave out the rows of weight zero."""
-        X = validate_table(self, X, dtype=np.float64, ensure_min_samples=2)
+        X = validate_table(
+            self, X, dtype=np.float64, ensure_min_samples=2, ensure_all_finite="allow-nan"
+        )
+        has_gaps = bool(np.isnan(X).any())
+        names = getattr(self, "feature_names_in_", None)
         if sample_weight is None:
-            return X, None
+            return (rows_with_known_cells(X, None, names)[0] if has_gaps else X), None
         weights = validate_weights(sample_weight, X)
         weights = weights / (weights.max() or 1.0)  # squares of huge ones would overflow
         kept = weights > 0.0
@@ -639,16 +1129,29 @@ class DenoisingEnsemble(ModuleEstimator):
             raise ValueError(
                 f"sample_weight leaves {n_rows} row of positive weight; at least 2 are needed."
             )
-        return X[kept], weights[kept]
+        X, weights = X[kept], weights[kept]
+        return rows_with_known_cells(X, weights, names) if has_gaps else (X, weights)
 
-    def _validate(self, X: ArrayLike) -> np.ndarray:
+    def _validate(self, X: ArrayLike) -> tuple[np.ndarray, np.ndarray | None]:
+        """Rows with their unknown cells filled, and which cells are known; None if all are."""
         check_is_fitted(self)
-        return validate_table(self, X, dtype=FLOATS, reset=False)
+        rows = validate_table(self, X, dtype=FLOATS, reset=False, ensure_all_finite="allow-nan")
+        if rows.dtype.kind != "f" or not np.isnan(rows).any():
+            return rows, None
+        known = ~np.isnan(rows)
+        mean, scale = self.module_.mean.double().numpy(), self.module_.scale.double().numpy()
+        filled = gaussian_of(self.module_).fill(standardize(rows.astype(np.float64), mean, scale))
+        return np.where(known, rows, (mean + scale * filled).astype(rows.dtype)), known
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
     def _build_empty(self) -> Experts:
         return Experts(*self._sizes)
 
     def _threads_to_apply(self, shape: tuple[int, int]) -> int | None:
-        _, _, n_references, _ = self._sizes
-        n_rows = min(shape[0], INFERENCE_BATCH_SIZE)
-        return n_threads(min(n_rows * shape[1], self.module_.max_cells) * n_references)
+        _, _, n_references, *_ = self._sizes
+        n_rows = min(shape[0], self.module_.n_rows_together())
+        return n_threads(N_VIEWS * n_rows * shape[1] * n_references)

@@ -11,6 +11,7 @@ from scipy.sparse import issparse
 from sklearn.pipeline import Pipeline
 
 from skae._sklearn_compat import _get_feature_names
+from skae._validation import within_range
 
 
 def gaussian_contributions(deviation: np.ndarray, precision: np.ndarray) -> np.ndarray:
@@ -175,6 +176,41 @@ def keep_columns(transformers: list[Any], names: np.ndarray) -> bool:
         except (AttributeError, ValueError):
             return False
     return True
+
+
+def names_of_inner(transformers: list[Any], names: np.ndarray) -> np.ndarray | None:
+    """Names of the columns behind steps that keep them or tell which ones they were.
+
+    A step with ``sum_by_column``, such as `TableEncoder`, may make several columns of one. None if
+    a step does neither.
+    """
+    inner = names
+    for transformer in transformers:
+        if hasattr(transformer, "sum_by_column"):
+            inner = transformer.get_feature_names_out(inner)
+        elif not keep_columns([transformer], inner):
+            return None
+    return inner
+
+
+def by_outer_column(transformers: list[Any], contributions: np.ndarray) -> np.ndarray:
+    """Contributions of the columns of a table from those of the columns behind the steps."""
+    for transformer in reversed(transformers):
+        if hasattr(transformer, "sum_by_column"):
+            contributions = transformer.sum_by_column(contributions)
+    return contributions
+
+
+def in_frame(values: Any, frame: pd.DataFrame) -> pd.DataFrame:
+    """Put expected values of any kind into a table.
+
+    A model of tables gives them in its own types, without the columns that it left out.
+    """
+    if hasattr(values, "to_pandas"):
+        values = values.to_pandas()
+    if isinstance(values, pd.DataFrame) and set(values.columns) <= set(frame.columns):
+        return values.set_axis(frame.index, axis=0).reindex(columns=frame.columns)
+    return pd.DataFrame(within_range(numbers(values)), index=frame.index, columns=frame.columns)
 
 
 def to_frame(X: Any, names: np.ndarray | None) -> pd.DataFrame:

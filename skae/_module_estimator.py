@@ -33,7 +33,13 @@ from skae._rows import in_batches
 from skae._validation import float_dtype, within_range
 
 # Which end of the numbers stands for a loss, and for a score, that no number can hold.
-WORST = {"contributions": 1, "elementwise_loss": 1, "reconstruction_loss": 1, "score": -1}
+WORST = {
+    "contributions": 1,
+    "contributions_of_known": 1,
+    "elementwise_loss": 1,
+    "reconstruction_loss": 1,
+    "score": -1,
+}
 
 
 class ModuleEstimator(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from math import ceil
 from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -14,7 +15,7 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection import KFold, ShuffleSplit
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import Tags, check_random_state, get_tags, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
@@ -23,12 +24,14 @@ from skae._arrays import ArrayApiMixin
 from skae._denoising_ensemble import DenoisingEnsemble
 from skae._documentation import DocumentationLinkMixin
 from skae._explanation import (
+    by_outer_column,
     column_names,
     columns_of,
     exact_contributions,
     expected_values,
+    in_frame,
     joined,
-    keep_columns,
+    names_of_inner,
     numbers,
     pipeline_steps,
     sampled_shapley_values,
@@ -37,6 +40,7 @@ from skae._explanation import (
 from skae._persistence import check_shapes, reading, with_versions
 from skae._processes import check_alone
 from skae._rollback import unchanged_on_failure
+from skae._shift import ExchangeabilityTest, density_ratios, exchangeability_test
 from skae._sklearn_compat import (
     HasMethods,
     Interval,
@@ -45,7 +49,8 @@ from skae._sklearn_compat import (
     _safe_indexing,
     validate_parameter_constraints,
 )
-from skae._validation import native_table, validate_weights, within_range
+from skae._table import TableEncoder, needs_encoding
+from skae._validation import native_table, validate_weights
 
 # Cells of a table that are converted to float64 at once.
 MAX_CONVERTED = 2**23
@@ -59,6 +64,11 @@ CALIBRATION_FRACTION = 0.2
 # What stands for scores of minus infinity where they are split among the columns: differences and
 # sums of it are numbers.
 LOWEST_EXPLAINED = -1e300
+
+# p-value of the test of exchangeability below which a warning is given.
+IMPLAUSIBLE = 0.01
+# Calibration rows that count, by the density ratio, below which p-values say little.
+FEW_EFFECTIVE = 10.0
 
 # Scores of equal rows differ by this share, because sums are rounded in another order in another
 # batch.
@@ -113,12 +123,16 @@ def contamination_threshold(scores: np.ndarray, weights: np.ndarray, share: floa
 
 
 def conformal_p_values(
-    scores: np.ndarray, calibration_scores: np.ndarray, weights: np.ndarray
+    scores: np.ndarray,
+    calibration_scores: np.ndarray,
+    weights: np.ndarray,
+    own: np.ndarray | None = None,
 ) -> np.ndarray:
     """Share of the weight of calibration rows, and of the row itself, with no higher score.
 
-    A row is given the largest of the weights, because a larger one makes its p-value larger. So
-    does a calibration score that is higher by rounding and counts as equal.
+    A row whose own weight is not known is given the largest of the weights, because a larger one
+    makes its p-value larger. So does a calibration score that is higher by rounding and counts as
+    equal.
 
     References
     ----------
@@ -131,7 +145,7 @@ def conformal_p_values(
     order = np.argsort(calibration_scores)
     lowest = lowest_ties(calibration_scores[order], calibration_scores)
     cumulative = np.concatenate([[0.0], np.cumsum(weights[order])])
-    own = weights.max()
+    own = weights.max() if own is None else own
     n_not_higher = np.searchsorted(lowest, scores, side="right")
     return (own + cumulative[n_not_higher]) / (own + cumulative[-1])
 
@@ -253,7 +267,8 @@ class AutoencoderOutlierDetector(
         forests. `PCA` of fewer rows than columns scores by the most likely noise variance, which
         is then smaller than scikit-learn's. None is a model of denoising autoencoders and nearest
         rows that scales the data inside and has the same settings for every table, see the user
-        guide.
+        guide; of a DataFrame with text, categories or dates it sees what `TableEncoder` makes of
+        these. `TableAutoencoder` is a model of such tables, too.
     contamination : "auto" or float, default="auto"
         Where the threshold is. "auto" is for rows of `fit` that are normal, all or nearly all: a
         new row like them is called an outlier with a probability of at most 0.05, or of
@@ -354,6 +369,10 @@ class AutoencoderOutlierDetector(
     (48, 13)
     """
 
+    _calibration_rows: np.ndarray
+    """Numbers of the rows of `fit` whose scores calibrate."""
+    _n_rows_fit: int
+
     # Of a score that has no exact decomposition: rows to compare with, each with an order of the
     # features and its reverse.
     _n_background_rows: ClassVar[int] = 16
@@ -417,11 +436,15 @@ class AutoencoderOutlierDetector(
         (X,) = indexable(native_table(X))
         weights = None
         with unchanged_on_failure(self):
+            n_rows = _num_samples(X)
+            kept = np.arange(n_rows)
             if sample_weight is not None:
                 weights = validate_weights(sample_weight, X)
                 if not weights.all():
-                    X, weights = _safe_indexing(X, np.flatnonzero(weights)), weights[weights > 0.0]
+                    kept = np.flatnonzero(weights)
+                    X, weights = _safe_indexing(X, kept), weights[kept]
             self._fit(X, weights)
+            self._n_rows_fit, self._calibration_rows = n_rows, kept[self._calibration_rows]
         return self
 
     def fit_predict(self, X: Any, y: Any = None, **parameters: Any) -> np.ndarray:
@@ -504,25 +527,51 @@ class AutoencoderOutlierDetector(
         check_is_fitted(self)
         return score_rows(self.estimator_, native_table(X))
 
-    def p_values(self, X: Any) -> np.ndarray:
+    def p_values(
+        self,
+        X: Any,
+        X_fit: Any = None,
+        density_ratio: Callable[[Any], ArrayLike] | None = None,
+    ) -> np.ndarray:
         """Probability that a row which is no outlier would score as low.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             New rows: none of those of `fit`.
+        X_fit : {array-like, sparse matrix} of shape (n_samples_fit, n_features), default=None
+            The rows that were passed to `fit`, in their order, if new normal rows come from another
+            distribution of the columns than these, while what is normal for given columns is the
+            same (covariate shift). Calibration rows then count by how much more often rows like
+            them are in X [1]_, which replaces the weights of `fit`.
+        density_ratio : callable, default=None
+            With `X_fit`: takes rows, and gives how much more often each is among new normal rows
+            than among those of `fit`, (n_rows,), up to a factor. None estimates it from X and the
+            calibration rows by an additive logistic regression; outliers in X bias it.
 
         Returns
         -------
         p_value : ndarray of shape (n_samples,)
             Without weights ``(1 + r) / (1 + n)``, where r of the n calibration rows have no higher
-            score than the row. What it promises is in the notes of the class.
+            score than the row. What it promises is in the notes of the class. With the true
+            `density_ratio` the promise holds under covariate shift; with an estimated one as far as
+            the estimate is right.
 
         Raises
         ------
         ValueError
             If there are no calibration rows. A model's scores of the rows that it was fitted to
             tell nothing certain of its scores of new ones.
+
+        Warns
+        -----
+        UserWarning
+            If the density ratio leaves few calibration rows that count.
+
+        References
+        ----------
+        .. [1] Tibshirani, Barber, Candès & Ramdas, "Conformal prediction under covariate shift",
+           NeurIPS (2019).
         """
         scores = self.score_samples(X)
         if self.calibration_scores_ is None:
@@ -532,7 +581,61 @@ class AutoencoderOutlierDetector(
                 f"contamination={self.contamination!r}; fit again with calibration_fraction=0.2 or "
                 "another share."
             )
-        return conformal_p_values(scores, self.calibration_scores_, self._calibration_weights)
+        if X_fit is None:
+            if density_ratio is not None:
+                raise ValueError("density_ratio needs X_fit, the rows that were passed to fit.")
+            return conformal_p_values(scores, self.calibration_scores_, self._calibration_weights)
+        of_calibration, own = self._density_ratios(X, X_fit, density_ratio)
+        return conformal_p_values(scores, self.calibration_scores_, of_calibration, own)
+
+    def check_exchangeability(self, X: Any, X_fit: Any) -> ExchangeabilityTest:
+        """Test whether new rows could come from the distribution of the rows of `fit`.
+
+        p-values, thresholds and `select` promise something for rows that could. A classifier learns
+        from one half of the rows to tell X from the calibration rows, and is tested on the other
+        half [1]_.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            New rows.
+        X_fit : {array-like, sparse matrix} of shape (n_samples_fit, n_features)
+            The rows that were passed to `fit`, in their order.
+
+        Returns
+        -------
+        result : ExchangeabilityTest
+            With ``area``, under the ROC curve, and ``p_value``. Many outliers in X make the
+            p-value small as well.
+
+        Warns
+        -----
+        UserWarning
+            If the p-value is below 0.01.
+
+        References
+        ----------
+        .. [1] Lopez-Paz & Oquab, "Revisiting classifier two-sample tests", ICLR (2017).
+        """
+        known, new = self._calibration_frame(X_fit), self._frame(X)
+        for name, frame in (("X", new), ("the calibration rows", known)):
+            if len(frame) < 4:
+                raise ValueError(
+                    f"check_exchangeability needs at least 4 rows in {name}, which has "
+                    f"{len(frame)}."
+                )
+        result = exchangeability_test(known, new, self._seed)
+        if result.p_value < IMPLAUSIBLE:
+            warnings.warn(
+                f"A classifier tells the rows of X from those of fit with an area under the curve "
+                f"of {result.area:.2f} (p = {result.p_value:.2g}). p_values and select promise "
+                "nothing for rows of another distribution: fit to rows like these, or correct for "
+                "a shift of the columns by p_values(X, X_fit=...). Many outliers in X look the "
+                "same to this test.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return result
 
     def select(self, X: Any, fdr: float = 0.1) -> np.ndarray:
         """Select the rows to look at, with few false alarms among them.
@@ -604,6 +707,8 @@ class AutoencoderOutlierDetector(
         """Move the threshold of the fitted detector, without another fit.
 
         It is a share of the calibration rows, if there are any, and otherwise of the rows of `fit`.
+        The default model stays what it was: with ``contamination="auto"`` in `fit` one for normal
+        rows, and with a float one for rows among which are outliers.
 
         Parameters
         ----------
@@ -650,7 +755,8 @@ class AutoencoderOutlierDetector(
             columns interact. What belongs to no column, such as the logarithm of a normalizing
             constant, is spread evenly.
         expected_values : DataFrame of shape (n_samples, n_features)
-            Only with ``expected=True``, in the units of X: the reconstruction by an autoencoder;
+            Only with ``expected=True``, in the units of X, and of tables in their values, such as
+            towns and dates: the reconstruction by an autoencoder;
             for the default model the mean of the nearest other rows of `fit`; for `PCA` and
             `FactorAnalysis` the mean of the cell given all others of its row.
 
@@ -680,8 +786,11 @@ class AutoencoderOutlierDetector(
         inner = X
         for transformer in transformers:
             inner = transformer.transform(inner)
-        if keep_columns(transformers, column_names(frame.shape[1]) if names is None else names):
+        outer_names = column_names(frame.shape[1]) if names is None else names
+        if names_of_inner(transformers, outer_names) is not None:
             contributions = exact_contributions(model, inner)
+            if contributions is not None:
+                contributions = by_outer_column(transformers, contributions)
         if contributions is None:
             contributions = self._sample_contributions(frame)
         if not expected:
@@ -694,7 +803,7 @@ class AutoencoderOutlierDetector(
                     f"of X, and {type(transformer).__name__} has none; use expected=False."
                 )
             values = transformer.inverse_transform(values)
-        return described(contributions), described(within_range(numbers(values)))
+        return described(contributions), in_frame(values, frame)
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Tell scikit-learn who wants sample weights.
@@ -752,13 +861,14 @@ class AutoencoderOutlierDetector(
         n_rows = _num_samples(X)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._warn_of_unused(weights)
+        is_mixed = self.estimator is None and needs_encoding(X)
         folds = self._folds(n_rows, seed)
         whole = self.cross_fit or not folds
         context = self._init_callback_context(max_subtasks=len(folds) + whole)
         context.call_on_fit_task_begin(estimator=self, X=X)
 
         def fit_model(rows: np.ndarray | slice, task_name: str) -> Any:
-            estimator, X_fit = self._unfitted(seed), _safe_indexing(X, rows)
+            estimator, X_fit = self._unfitted(seed, is_mixed), _safe_indexing(X, rows)
             parameters = self._fit_parameters(estimator, None if weights is None else weights[rows])
             task = context.subcontext(task_name=task_name)
             with task.propagate_callback_context(estimator):
@@ -780,6 +890,7 @@ class AutoencoderOutlierDetector(
         self._training_weights = np.ones(n_rows) if weights is None else weights / weights.max()
         self.training_scores_ = score_rows(self.estimator_, X)
         self.calibration_scores_, self._calibration_weights = None, np.empty(0)
+        self._calibration_rows = np.empty(0, dtype=np.int64)
         if folds:
             held_out = np.sort(np.concatenate([rows for _, rows in folds]))
             scores = self.training_scores_  # of the one model that was not fitted to some of them
@@ -788,6 +899,7 @@ class AutoencoderOutlierDetector(
                 for model, (_, rows) in zip(models, folds, strict=True):
                     scores[rows] = score_rows(model, _safe_indexing(X, rows))
             self.calibration_scores_ = scores[held_out]
+            self._calibration_rows = held_out
             held_out_weights = np.ones(n_rows)[held_out] if weights is None else weights[held_out]
             # They may be so much smaller than those of other rows that a share of these is zero.
             self._calibration_weights = held_out_weights / held_out_weights.max()
@@ -800,14 +912,76 @@ class AutoencoderOutlierDetector(
         self._seed = seed
         context.call_on_fit_task_end(estimator=self, X=X)
 
-    def _unfitted(self, seed: int) -> Any:
-        """Model to fit."""
+    def _frame(self, X: Any) -> pd.DataFrame:
+        return to_frame(native_table(X), getattr(self, "feature_names_in_", None))
+
+    def _calibration_frame(self, X_fit: Any) -> pd.DataFrame:
+        """Calibration rows, out of the rows that were passed to `fit`."""
+        check_is_fitted(self)
+        if self.calibration_scores_ is None:
+            raise ValueError(
+                "There are no calibration rows with "
+                f"calibration_fraction={self.calibration_fraction!r} and "
+                f"contamination={self.contamination!r}; fit again with calibration_fraction=0.2."
+            )
+        frame = self._frame(X_fit)
+        if len(frame) != self._n_rows_fit:
+            raise ValueError(
+                f"X_fit has {len(frame)} rows, and fit was passed {self._n_rows_fit}; pass the "
+                "same rows in the same order."
+            )
+        return frame.iloc[self._calibration_rows]
+
+    def _density_ratios(
+        self, X: Any, X_fit: Any, density_ratio: Callable[[Any], ArrayLike] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How much more often calibration rows and rows of X come than in `fit`."""
+        known, new = self._calibration_frame(X_fit), self._frame(X)
+        if density_ratio is None:
+            of_known, of_new = density_ratios(known, new, self._seed)
+        else:
+            rows = _safe_indexing(native_table(X_fit), self._calibration_rows)
+            of_known, of_new = (
+                self._checked_ratio(density_ratio(table), len(frame))
+                for table, frame in ((rows, known), (X, new))
+            )
+        n_effective = of_known.sum() ** 2 / np.square(of_known).sum()
+        if n_effective < FEW_EFFECTIVE:
+            warnings.warn(
+                f"New rows are so unlike the {len(of_known)} calibration rows that these count as "
+                f"{n_effective:.1f}. The p-values say little; fit to rows like the new ones.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return of_known, of_new
+
+    @staticmethod
+    def _checked_ratio(ratio: ArrayLike, n_rows: int) -> np.ndarray:
+        values = np.asarray(ratio, dtype=np.float64)
+        if values.shape != (n_rows,) or not np.all(np.isfinite(values)) or np.any(values < 0.0):
+            raise ValueError(
+                f"density_ratio gave shape {values.shape} for {n_rows} rows, or values that are "
+                "negative or not finite; it must give one number of at least 0 for each row."
+            )
+        if not values.any():
+            raise ValueError("density_ratio gave 0 for all rows; it must be positive for some.")
+        return values
+
+    def _unfitted(self, seed: int, is_mixed: bool = False) -> Any:
+        """Model to fit; the default one behind an encoder, for tables that are not of numbers."""
         if self.estimator is not None:
             return clone(self.estimator)
-        model = DenoisingEnsemble(device=self.device, random_state=seed, verbose=self.verbose)
+        model = DenoisingEnsemble(
+            contaminated=self.contamination != "auto",
+            device=self.device,
+            random_state=seed,
+            verbose=self.verbose,
+        )
         if get_config()["enable_metadata_routing"]:
             model.set_fit_request(sample_weight=True)
-        return model
+        if not is_mixed:
+            return model
+        return make_pipeline(TableEncoder(), model)
 
     def _fit_parameters(self, estimator: Any, weights: np.ndarray | None) -> dict[str, Any]:
         if get_config()["enable_metadata_routing"]:

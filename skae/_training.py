@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
+from warnings import warn
 
 import numpy as np
 import torch
@@ -136,6 +137,9 @@ class Settings:
 
     precision: str = "float32"
     """Of matrix products, "float32" or "bf16". Weights and sums are float32 either way."""
+
+    keeps_interrupted: bool = False
+    """Whether Ctrl-C ends the training with what it has reached, in place of an error."""
 
     never_worse: bool = False
     """Whether to return to the weights before the first epoch unless the loss of the monitored
@@ -357,19 +361,24 @@ def train(
 
     while not progress.done:
         observer.epoch_begins()
-        loss = train_epoch(descent, rows, progress, settings, recording)
-        if validation_rows is not None:
-            loss = mean_loss(module, validation_rows)
-            progress.validation_loss_curve.append(loss)
-        check_finite(descent.weights.values, loss, progress.n_epochs)
-        compare(progress, descent, loss, settings, is_validated=validation_rows is not None)
-        is_stopped = observer.epoch_ends(progress)
-        if processes is not None:
-            is_stopped = any(processes.gather(is_stopped))
-        progress.done = is_stopped or (
-            progress.n_epochs >= settings.max_iter or progress.n_idle >= settings.n_iter_no_change
-        )
-        observer.keep(progress, descent.state)
+        with interruptible(progress, settings):
+            loss = train_epoch(descent, rows, progress, settings, recording)
+            if validation_rows is not None:
+                loss = mean_loss(module, validation_rows)
+                progress.validation_loss_curve.append(loss)
+            check_finite(descent.weights.values, loss, progress.n_epochs)
+        if progress.done:
+            break
+        with interruptible(progress, settings):
+            compare(progress, descent, loss, settings, is_validated=validation_rows is not None)
+            is_stopped = observer.epoch_ends(progress)
+            if processes is not None:
+                is_stopped = any(processes.gather(is_stopped))
+            progress.done = is_stopped or (
+                progress.n_epochs >= settings.max_iter
+                or progress.n_idle >= settings.n_iter_no_change
+            )
+            observer.keep(progress, descent.state)
 
     end = progress.best or descent.state()
     if validation_rows is None:
@@ -387,6 +396,26 @@ def train(
     progress.kept_start, progress.memory = True, {}
     if validation_rows is not None:
         return_to_start(progress)
+
+
+@contextmanager
+def interruptible(progress: Progress, settings: Settings) -> Iterator[None]:
+    """Context in which Ctrl-C may end the training; what the block adds to the curves goes."""
+    curves = (progress.loss_curve, progress.validation_loss_curve, *progress.part_curves.values())
+    lengths, n_epochs = list(map(len, curves)), progress.n_epochs
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not settings.keeps_interrupted or n_epochs == 0:
+            raise
+        for curve, length in zip(curves, lengths, strict=True):
+            del curve[length:]
+        progress.n_epochs, progress.done = n_epochs, True
+        warn(
+            f"Training was interrupted after {n_epochs} of at most {settings.max_iter} epochs; the "
+            "model is the best one until then. To go on, set warm_start=True and call fit again.",
+            stacklevel=2,
+        )
 
 
 def return_to_start(progress: Progress) -> None:

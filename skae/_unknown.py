@@ -24,6 +24,13 @@ from skae._validation import listed
 TOLERANCE = 1e-8
 # The same, where a network goes on from there.
 _TOLERANCE_OF_START = 1e-3
+# Weights of a prior, as numbers of rows for each column.
+_PRIORS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
+# Rows that are enough for a covariance, and columns up to which it may be any.
+_MIN_ROWS = 1000
+_ROWS_PER_COLUMN = 50
+_MAX_FULL = 100
+_MAX_LOADINGS = 50
 _MAX_ITERATIONS = 300
 # A variance is at least this share of the largest one, and of that of its column. Otherwise the
 # likelihood of columns that depend on each other would have no maximum.
@@ -93,7 +100,7 @@ class Gaussian:
         """
         filled = X.copy()
         with _few_threads(X):
-            for rows, known, given in self._blocks(X):
+            for rows, known, given in self._blocks(X, with_uncertainty=False):
                 values = (given.centred + self.mean).numpy().astype(X.dtype)
                 filled[rows] = np.where(known.numpy(), X[rows], values)
         return filled
@@ -101,7 +108,8 @@ class Gaussian:
     def log_density(self, X: np.ndarray) -> np.ndarray:
         """Log-density of the known cells of each row in nats, (n_samples,); zero if none is."""
         with _few_threads(X):
-            return np.concatenate([given.log_density.numpy() for _, _, given in self._blocks(X)])
+            blocks = self._blocks(X, with_uncertainty=False)
+            return np.concatenate([given.log_density.numpy() for _, _, given in blocks])
 
     def expected_moments(self, X: np.ndarray, weights: np.ndarray) -> tuple[Tensor, Tensor, float]:
         """Mean and covariance of all cells given the known ones, over rows with weights.
@@ -138,7 +146,7 @@ class Gaussian:
         shift = torch.zeros(n_features, dtype=torch.float64)
         scatter = torch.zeros(n_features, n_features, dtype=torch.float64)
         log_density = 0.0
-        for rows, _known, given in self._blocks(X):
+        for rows, _known, given in self._blocks(X, with_uncertainty=True):
             row_weights = torch.from_numpy(weights[rows])
             weighted = given.centred * row_weights[:, None]
             shift += weighted.sum(dim=0)
@@ -167,7 +175,9 @@ class Gaussian:
                 diagonal[rows] = inverse[pattern_of] / deviations.square()
         return product, diagonal
 
-    def _blocks(self, X: np.ndarray) -> Iterator[tuple[slice, Tensor, _Given]]:
+    def _blocks(
+        self, X: np.ndarray, with_uncertainty: bool
+    ) -> Iterator[tuple[slice, Tensor, _Given]]:
         """Blocks of rows, their known cells, and what is known about their unknown ones."""
         n_features, n_components = self.loadings.shape
         by_code = 2 * n_components < n_features
@@ -176,9 +186,11 @@ class Gaussian:
         for rows, known, patterns, pattern_of in _patterns(X, width):
             centred = _centred(X[rows], known, self.mean)
             if covariance is None:
-                given = _given_by_code(self, centred, known, patterns, pattern_of)
+                given = _given_by_code(self, centred, known, patterns, pattern_of, with_uncertainty)
             else:
-                given = _given_by_cells(covariance, centred, known, patterns, pattern_of)
+                given = _given_by_cells(
+                    covariance, centred, known, patterns, pattern_of, with_uncertainty
+                )
             yield rows, known, given
 
 
@@ -186,7 +198,7 @@ class _Given(NamedTuple):
     """Rows of a block, given their known cells.
 
     With U for the unknown cells of a pattern, the covariance of these is
-    ``U base U + sign * roots' roots``.
+    ``U base U + sign * roots' roots``. Nobody asks for the roots if they are None.
     """
 
     centred: Tensor  # (n_rows, n_features): minus the mean, unknown cells at their expectation
@@ -195,10 +207,11 @@ class _Given(NamedTuple):
     pattern_of: Tensor  # (n_rows,)
     base: Tensor  # (n_features, n_features)
     sign: float
-    roots: Tensor  # (n_patterns, n_roots, n_features)
+    roots: Tensor | None  # (n_patterns, n_roots, n_features)
 
     def uncertainty(self, weights: Tensor) -> Tensor:
         """Weighted sum of the conditional covariances of rows, (n_features, n_features)."""
+        assert self.roots is not None
         n_patterns, _, n_features = self.roots.shape
         of_pattern = torch.zeros(n_patterns, dtype=weights.dtype)
         of_pattern.index_add_(0, self.pattern_of, weights)
@@ -208,7 +221,12 @@ class _Given(NamedTuple):
 
 
 def _given_by_code(
-    gaussian: Gaussian, centred: Tensor, known: Tensor, patterns: Tensor, pattern_of: Tensor
+    gaussian: Gaussian,
+    centred: Tensor,
+    known: Tensor,
+    patterns: Tensor,
+    pattern_of: Tensor,
+    with_uncertainty: bool,
 ) -> _Given:
     """Solve for the code of each row: n_components equations, for few components."""
     loadings, noise = gaussian.loadings, gaussian.noise_variance
@@ -225,9 +243,11 @@ def _given_by_code(
     distance = rest.square().sum(dim=1) / noise + code.square().sum(dim=1)
     log_determinant = _log_determinant(factor) + (patterns.sum(dim=1) - k) * log(noise)
     unknown = 1.0 - patterns
-    roots = torch.linalg.solve_triangular(
-        factor, loadings.T * unknown[:, None, :], upper=False
-    )  # (n_patterns, k, n_features)
+    roots = None
+    if with_uncertainty:
+        roots = torch.linalg.solve_triangular(
+            factor, loadings.T * unknown[:, None, :], upper=False
+        )  # (n_patterns, k, n_features)
     return _Given(
         torch.where(known, centred, expected),
         _log_density(known, distance, log_determinant[pattern_of]),
@@ -240,7 +260,12 @@ def _given_by_code(
 
 
 def _given_by_cells(
-    covariance: Tensor, centred: Tensor, known: Tensor, patterns: Tensor, pattern_of: Tensor
+    covariance: Tensor,
+    centred: Tensor,
+    known: Tensor,
+    patterns: Tensor,
+    pattern_of: Tensor,
+    with_uncertainty: bool,
 ) -> _Given:
     """Solve for the known cells of each row: n_features equations, for many components."""
     factor, deviations = _factors(covariance, patterns)
@@ -251,8 +276,10 @@ def _given_by_cells(
     distance = (scaled * weights).sum(dim=1)
     log_determinant = _log_determinant(factor) + 2.0 * patterns @ deviations.log()
     unknown = 1.0 - patterns
-    between = patterns[:, :, None] * covariance / deviations[:, None] * unknown[:, None, :]
-    roots = torch.linalg.solve_triangular(factor, between, upper=False)
+    roots = None
+    if with_uncertainty:
+        between = patterns[:, :, None] * covariance / deviations[:, None] * unknown[:, None, :]
+        roots = torch.linalg.solve_triangular(factor, between, upper=False)
     return _Given(
         torch.where(known, centred, expected),
         _log_density(known, distance, log_determinant[pattern_of]),
@@ -337,11 +364,7 @@ def _patterns(X: np.ndarray, width: int) -> Iterator[tuple[slice, Tensor, Tensor
 
 
 def known_moments(
-    X: np.ndarray,
-    weights: np.ndarray,
-    n_components: int,
-    owner: str,
-    tolerance: float = TOLERANCE,
+    X: np.ndarray, weights: np.ndarray, n_components: int, owner: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of rows with unknown cells, at the maximum of the likelihood.
 
@@ -373,8 +396,6 @@ def known_moments(
         Between 0 and ``n_features``.
     owner : str
         Name of the estimator, for the warning.
-    tolerance : float
-        Likelihood in nats for each row that may still be gained.
 
     Returns
     -------
@@ -400,28 +421,105 @@ def known_moments(
             _moments_of_columns(X, weights),
             n_components,
             owner,
-            tolerance,
         )
     with np.errstate(over="ignore"):  # what is infinite is an error of those who ask
         return mean.numpy() / scale, covariance.numpy() / scale / scale
 
 
-def fit_gaussian(X: np.ndarray, weights: np.ndarray, owner: str) -> Gaussian:
-    """Give the most likely normal distribution of rows with unknown cells, nearly.
+def fit_gaussian(
+    X: np.ndarray, weights: np.ndarray, widths: Sequence[int], owner: str
+) -> tuple[Gaussian, float]:
+    """Give the most likely normal distribution of rows with unknown cells, under a prior.
+
+    The prior is that of columns that do not depend on each other. What it weighs is chosen by how
+    well hidden cells are expected: little where there are many rows for each column.
 
     Parameters
     ----------
-    X, weights, owner
-        As of `known_moments`.
+    X : ndarray of shape (n_samples, n_features)
+        Standardized. NaN is an unknown cell. Every row and every column has a known one.
+    weights : ndarray of shape (n_samples,)
+        They sum to one.
+    widths : sequence of int
+        Numbers of features of the cells, see `hide`.
+    owner : str
+        Name of the estimator, for a warning.
 
     Returns
     -------
-    Gaussian
-        With any covariance.
+    gaussian : Gaussian
+    prior : float
+        Weight of the prior, where all rows together have a weight of one.
     """
-    n_features = X.shape[1]
-    mean, covariance = known_moments(X, weights, n_features, owner, _TOLERANCE_OF_START)
-    return most_likely(torch.from_numpy(mean), torch.from_numpy(covariance), n_features)
+    n_rows, n_features = X.shape
+    rng = np.random.default_rng(0)
+    n_components = n_features if n_features <= _MAX_FULL else min(_MAX_LOADINGS, n_rows)
+    most = max(_MIN_ROWS, _ROWS_PER_COLUMN * n_features)
+    if n_rows > most:
+        chosen = rng.permutation(n_rows)[:most]
+        chosen = np.concatenate([chosen, np.nanargmax(np.abs(X), axis=0)])  # no column gets lost
+        X, weights = X[chosen], weights[chosen] / weights[chosen].sum()
+
+    def fit(rows: np.ndarray, prior: float) -> Gaussian:
+        own = weights[: len(rows)] / weights[: len(rows)].sum()
+        with _few_threads(rows):
+            mean, covariance = maximum_likelihood(
+                lambda gaussian: gaussian.expected_moments(rows, own),
+                _moments_of_columns(rows, own),
+                n_components,
+                owner,
+                tolerance=_TOLERANCE_OF_START,
+                prior=prior,
+            )
+            return most_likely(mean, _with_prior(covariance, prior), n_components)
+
+    known = ~np.isnan(X)
+    hidden = hide(known, widths, rng)[:_MIN_ROWS]
+    hidden &= (known[:_MIN_ROWS] & ~hidden).any(axis=0)  # each column keeps a cell
+    partly = np.where(hidden, np.nan, X[:_MIN_ROWS])
+    n_pseudo, least = _PRIORS[0], np.inf
+    if known[: len(hidden)].any(axis=0).all():
+        for candidate in _PRIORS:
+            filled = fit(partly, candidate * n_features / len(partly)).fill(partly)
+            error = float(np.square(filled - X[: len(hidden)])[hidden].sum())
+            if error >= least:
+                break
+            n_pseudo, least = candidate, error
+    prior = n_pseudo * n_features / len(X)
+    return fit(X, prior), prior
+
+
+def hide(known: np.ndarray, widths: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    """Choose known cells to hide: those that another row lacks, or at random.
+
+    A row is left with a known cell if it has one, and at random with shares between 0.05 and 0.6
+    of its cells hidden.
+
+    Parameters
+    ----------
+    known : ndarray of bool of shape (n_samples, n_features)
+    widths : sequence of int
+        Numbers of neighbouring features that are one cell, such as the levels of a category, and
+        known or hidden together.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    hidden : ndarray of bool of shape (n_samples, n_features)
+
+    References
+    ----------
+    Gorla et al., "CACTI: leveraging copy masking and contextual information to improve tabular
+    data imputation", ICML (2025). The patterns of other rows.
+    """
+    n_rows = len(known)
+    known = known[:, np.cumsum(widths) - widths]
+    of_others = known & ~known[rng.permutation(n_rows)]
+    at_random = known & (rng.random(known.shape) < rng.uniform(0.05, 0.6, (n_rows, 1)))
+    copied = (rng.random((n_rows, 1)) < 0.5) & of_others.any(axis=1, keepdims=True)
+    hidden = np.where(copied, of_others, at_random)
+    hidden[(known == hidden).all(axis=1)] = False
+    return np.repeat(hidden, widths, axis=1)
 
 
 def maximum_likelihood(
@@ -429,7 +527,8 @@ def maximum_likelihood(
     start: tuple[Tensor, Tensor],
     n_components: int,
     owner: str,
-    tolerance: float,
+    tolerance: float = TOLERANCE,
+    prior: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Iterate until hardly any likelihood is left to gain.
 
@@ -442,8 +541,10 @@ def maximum_likelihood(
     n_components : int
     owner : str
         Name of the estimator, for the warning.
-    tolerance : float
-        Log-density per row that is not worth another step.
+    tolerance : float, default=1e-8
+        What may be left to gain, in nats a row.
+    prior : float, default=0.0
+        Weight of the identity as a prior of the covariance, beside one of all rows.
 
     Returns
     -------
@@ -452,8 +553,10 @@ def maximum_likelihood(
     """
 
     def step(moments: _Moments) -> tuple[_Moments, float]:
-        gaussian = most_likely(*moments, n_components)
+        gaussian = most_likely(moments.mean, _with_prior(moments.covariance, prior), n_components)
         mean, covariance, log_density = expected_moments(gaussian)
+        if prior > 0.0:
+            log_density += prior * _log_prior(gaussian)
         return _Moments(mean, covariance), log_density
 
     first = _Moments(*start)
@@ -481,6 +584,21 @@ def maximum_likelihood(
             stacklevel=2,
         )
     return first
+
+
+def _with_prior(covariance: Tensor, prior: float) -> Tensor:
+    """Mean of a covariance and the identity, of which the prior is the weight beside one."""
+    if prior == 0.0:
+        return covariance
+    identity = torch.eye(len(covariance), dtype=covariance.dtype)
+    return (covariance + prior * identity) / (1.0 + prior)
+
+
+def _log_prior(gaussian: Gaussian) -> float:
+    """Logarithm of the prior of a covariance, up to a constant, for a weight of one."""
+    factor = torch.linalg.cholesky(gaussian.covariance())
+    trace = float(torch.cholesky_inverse(factor).trace())
+    return -float(factor.diagonal().log().sum()) - 0.5 * trace
 
 
 class _Moments(NamedTuple):

@@ -580,7 +580,7 @@ def unknown_cells(
     if sparse.issparse(X) or X.dtype.kind != "f" or has_finite_sum(X):
         return None
     check_finite(X, owner, labels, allow_nan=True, table=table)
-    unknown = np.isnan(X)
+    unknown = np.isnan(np.asarray(X))
     return unknown if unknown.any() else None
 
 

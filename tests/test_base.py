@@ -1,6 +1,7 @@
 """What fit, partial_fit, early stopping, warm starts, callbacks and failures do."""
 
 import io
+import itertools
 import pickle
 from contextlib import redirect_stderr, redirect_stdout
 
@@ -325,6 +326,48 @@ def test_interruption_keeps_the_earlier_model(X):
     assert estimator.n_features_in_ == 4
     assert_array_equal(estimator.transform(X), before)
     assert_array_equal(torch.random.get_rng_state(), torch_state)
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_interruption_without_an_earlier_model_keeps_what_was_reached(X, early_stopping):
+    options = {"early_stopping": early_stopping}
+    estimator = small(**options, max_iter=8).set_callbacks(Interrupt(epoch=3))
+    with pytest.warns(UserWarning, match="interrupted after 4 of at most 8 epochs"):
+        estimator.fit(X)
+    whole = small(**options, max_iter=4).fit(X)
+    assert estimator.loss_curve_ == whole.loss_curve_
+    assert_array_equal(estimator.transform(X), whole.transform(X))
+
+
+def test_interruption_within_an_epoch_drops_the_epoch(X):
+    calls = itertools.count()
+
+    def noise(x, level):
+        if next(calls) == 1 + 2 * 5:  # one call for the start, and five steps an epoch
+            raise KeyboardInterrupt
+        return x
+
+    estimator = DenoisingAutoencoder(
+        2,
+        hidden_layer_sizes=(4,),
+        noise=noise,
+        batch_size=len(X) // 5 + 1,
+        random_state=0,
+        early_stopping=False,
+    )
+    with pytest.warns(UserWarning, match="interrupted after 2 of"):
+        estimator.fit(X)
+    assert len(estimator.loss_curve_) == estimator.n_iter_ == 2
+
+
+def test_interruption_of_the_first_epoch_leaves_nothing(X):
+    def noise(x, level):
+        raise KeyboardInterrupt
+
+    estimator = DenoisingAutoencoder(2, hidden_layer_sizes=(4,), noise=noise)
+    with pytest.raises(KeyboardInterrupt):
+        estimator.fit(X)
+    assert not hasattr(estimator, "module_")
 
 
 def test_failed_first_fit_leaves_nothing(X):

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from scipy.stats import norm
 from sklearn.covariance import LedoitWolf
 from sklearn.datasets import load_breast_cancer, load_iris
@@ -16,10 +17,13 @@ from skae._denoising_ensemble import (
     DenoisingEnsemble,
     Experts,
     ledoit_wolf_shrinkage,
-    neighbor_distances,
-    numbers_of_neighbors,
+    lowest,
+    near_distances,
+    nearest_distances,
+    neighborhoods,
     sample,
     scaling_of,
+    tails_of,
 )
 
 
@@ -40,36 +44,83 @@ def ensemble(X):
         return DenoisingEnsemble(random_state=0).fit(X)
 
 
-def test_neighbor_distances_are_those_of_scikit_learn():
+def nearest(rows, references, left_out=None):
+    return nearest_distances(rows[None], references[None], left_out)[0]
+
+
+def test_nearest_distances_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     references, rows = rng.normal(size=(200, 5)), rng.normal(size=(30, 5))
-    distances = neighbor_distances(torch.from_numpy(rows), torch.from_numpy(references))
-    for n, mine in zip(numbers_of_neighbors(200), distances, strict=True):
-        wanted = NearestNeighbors(n_neighbors=n).fit(references).kneighbors(rows)[0]
-        np.testing.assert_allclose(mine.sum(dim=1), np.square(wanted).mean(axis=1), rtol=1e-10)
+    distances = nearest(torch.from_numpy(rows), torch.from_numpy(references))
+    wanted = NearestNeighbors(n_neighbors=3).fit(references).kneighbors(rows)[0]
+    np.testing.assert_allclose(distances.sum(dim=1), np.square(wanted).mean(axis=1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("n", [1, 3, 16])
+@pytest.mark.parametrize("size", [5, 16, 100, 1024])
+def test_the_lowest_numbers_are_found_in_order(size, n):
+    numbers = np.random.default_rng(0).normal(size=(4, 7, size))
+    n = min(n, size)
+    wanted = np.argsort(numbers, axis=2)[..., :n]
+    np.testing.assert_array_equal(lowest(torch.from_numpy(numbers), n), wanted)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e2, 1e4])
 def test_distances_of_float32_rows_do_not_cancel(shift):
     rng = np.random.default_rng(0)
     references = (shift + rng.integers(0, 3, (200, 5))).astype(np.float32)
-    rows = torch.from_numpy(references[:30])
-    distances = neighbor_distances(rows, torch.from_numpy(references))
-    wide = neighbor_distances(rows.double(), torch.from_numpy(references).double())
+    distances = nearest(torch.from_numpy(references[:30]), torch.from_numpy(references))
     assert distances.dtype == torch.float32
-    for n, mine in zip(numbers_of_neighbors(200), distances, strict=True):
-        wanted = NearestNeighbors(n_neighbors=n, algorithm="kd_tree").fit(references.astype(float))
-        squares = np.square(wanted.kneighbors(references[:30].astype(float))[0])
-        np.testing.assert_allclose(mine.sum(dim=1), squares.mean(axis=1), rtol=1e-6)
-    np.testing.assert_allclose(distances.sum(dim=2), wide.sum(dim=2), rtol=1e-6)
+    wanted = NearestNeighbors(n_neighbors=3, algorithm="kd_tree").fit(references.astype(float))
+    squares = np.square(wanted.kneighbors(references[:30].astype(float))[0])
+    np.testing.assert_allclose(distances.sum(dim=1), squares.mean(axis=1), rtol=1e-6)
 
 
 def test_a_reference_is_compared_with_the_others():
     references = np.random.default_rng(0).normal(size=(200, 5))
-    distances = neighbor_distances(*[torch.from_numpy(references)] * 2, leave_out=True)
-    n = numbers_of_neighbors(200)[1]
-    wanted = NearestNeighbors(n_neighbors=n).fit(references).kneighbors()[0]  # without itself
-    np.testing.assert_allclose(distances[1].sum(dim=1), np.square(wanted).mean(axis=1), rtol=1e-10)
+    distances = nearest(*[torch.from_numpy(references)] * 2, left_out=torch.arange(200))
+    wanted = NearestNeighbors(n_neighbors=3).fit(references).kneighbors()[0]  # without itself
+    np.testing.assert_allclose(distances.sum(dim=1), np.square(wanted).mean(axis=1), rtol=1e-10)
+
+
+def test_near_distance_is_the_mean_over_the_closest_tenth_around_a_reference():
+    rng = np.random.default_rng(0)
+    references, rows = rng.normal(size=(200, 5)), rng.normal(size=(30, 5))
+    chosen = np.arange(0, 200, 10)
+    groups = NearestNeighbors(n_neighbors=20).fit(references).kneighbors(references[chosen])[1]
+    found = neighborhoods(torch.from_numpy(references)[None], torch.from_numpy(chosen))
+    distances = near_distances(
+        torch.from_numpy(rows)[None], found.centers, found.variances, n_near=20
+    )
+    squares = np.square(cdist(rows, references))
+    wanted = squares[:, groups].mean(axis=2).min(axis=1)
+    np.testing.assert_allclose(distances[0].sum(dim=1), wanted, rtol=1e-10)
+
+    own = near_distances(
+        torch.from_numpy(references)[None], found.centers, found.variances, 20, found.members
+    )
+    squares = np.square(cdist(references, references))
+    without = [
+        min(squares[row, group[group != row]].mean() for group in groups) for row in range(200)
+    ]
+    np.testing.assert_allclose(own[0].sum(dim=1), without, rtol=1e-10)
+
+
+def test_tails_are_shares_of_references_as_far_out():
+    rng = np.random.default_rng(0)
+    references = np.column_stack([rng.normal(size=101), rng.integers(0, 4, 101)])
+    edges, values = tails_of(torch.from_numpy(references).float())
+    for column in range(2):
+        others = references[:, column].astype(np.float32)
+        rows = np.r_[np.sort(others), 1e3, -1e3].astype(np.float32)
+        not_above = (others <= rows[:, None]).mean(axis=1)
+        not_below = (others >= rows[:, None]).mean(axis=1)
+        beyond = np.maximum(np.minimum(not_above, not_below), 0.5 / 101)
+        places = torch.searchsorted(edges[column], torch.from_numpy(rows))
+        found, wanted = values[column][places].numpy(), -np.log(beyond)
+        # The one below the median counts as the median.
+        np.testing.assert_allclose(np.delete(found, 49), np.delete(wanted, 49), atol=1e-6)
+        np.testing.assert_allclose(found[49], wanted[49], atol=0.03)
 
 
 def views_of(X):
@@ -110,7 +161,7 @@ def test_wide_tables_are_decorrelated_as_well():
 
 def test_second_view_keeps_the_order_and_pulls_tails_in():
     X = StandardScaler().fit_transform(np.random.default_rng(0).standard_cauchy((500, 2)))
-    squashed = views_of(X)[1]
+    squashed = views_of(X)[0]
     np.testing.assert_array_equal(squashed.argsort(axis=0), X.argsort(axis=0))
     assert np.abs(squashed).max() < np.abs(X).max() / 2
 
@@ -130,13 +181,14 @@ def test_evidence_is_that_of_a_normal_tail_of_log_distances(ensemble, X):
     module = copy.deepcopy(ensemble.module_).double()
     with torch.no_grad():
         z = module.standardize(torch.from_numpy(X))
-        distances = module.squared_distances(z).sum(dim=2).numpy()
+        distances = module.distances(z).sum(dim=2).numpy()
     floor, mean, spread = (
         getattr(ensemble.module_, name).double().numpy()[:, None]
         for name in ("floor", "log_mean", "log_spread")
     )
     evidence = -norm.logsf((np.log(distances + floor) - mean) / spread)
-    np.testing.assert_allclose(-ensemble.score_samples(X), evidence.mean(axis=0), rtol=1e-5)
+    wanted = np.average(evidence, axis=0, weights=ensemble.module_.shares)
+    np.testing.assert_allclose(-ensemble.score_samples(X), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -332,3 +384,74 @@ def test_failed_fit_leaves_the_earlier_model(ensemble, X):
 def test_bad_parameters_are_named(X, name, value):
     with pytest.raises(ValueError, match=name):
         DenoisingEnsemble(**{name: value}).fit(X)
+
+
+@pytest.fixture(scope="module")
+def with_gaps(X):
+    gaps = X.copy()
+    gaps[np.random.default_rng(0).random(X.shape) < 0.2] = np.nan
+    gaps[5] = np.nan
+    return gaps
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_unknown_cells_are_no_evidence(ensemble, with_gaps, dtype):
+    for model in (ensemble, DenoisingEnsemble(random_state=0).fit(with_gaps.astype(dtype))):
+        contributions = model.contributions(with_gaps.astype(dtype))
+        assert np.all(contributions[np.isnan(with_gaps)] == 0.0)
+        assert np.all(contributions[~np.isnan(with_gaps)] > 0.0)
+        scores = model.score_samples(with_gaps.astype(dtype))
+        np.testing.assert_allclose(contributions.sum(axis=1), -scores, rtol=1e-5)
+        assert scores[5] == 0.0
+        known = ~np.isnan(with_gaps).all(axis=1)
+        assert -2.0 < scores[known].mean() < -0.3
+        assert np.all(np.isfinite(model.expected(with_gaps.astype(dtype))))
+
+
+def test_a_known_outlier_is_found_whatever_is_unknown_beside_it(with_gaps):
+    ensemble = DenoisingEnsemble(random_state=0).fit(with_gaps)
+    far = np.full((1, 4), np.nan)
+    far[0, 2] = 40.0
+    assert ensemble.score_samples(far) < ensemble.score_samples(with_gaps).min()
+    assert ensemble.contributions(far).argmax() == 2
+
+
+def test_rows_with_gaps_are_scored_on_their_own(ensemble, with_gaps):
+    together = ensemble.contributions(with_gaps)
+    alone = np.concatenate([ensemble.contributions(row[np.newaxis]) for row in with_gaps])
+    np.testing.assert_allclose(alone, together, rtol=1e-7, atol=1e-9)
+
+
+def test_a_column_without_known_cells_is_named(X):
+    empty = np.column_stack([X, np.full(len(X), np.nan)])
+    with pytest.raises(ValueError, match="no cell is known"):
+        DenoisingEnsemble().fit(empty)
+
+
+def test_wide_tables_with_gaps_are_scored():
+    wide = np.random.default_rng(0).normal(size=(30, 80))
+    wide[::3, 5] = np.nan
+    ensemble = DenoisingEnsemble(random_state=0).fit(wide)
+    assert np.all(np.isfinite(ensemble.score_samples(wide)))
+
+
+def test_evidence_that_sees_foreign_cells_counts_more():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(600, 4))
+    related = np.hstack([first, first + 0.01 * rng.normal(size=first.shape)])
+    unrelated = rng.normal(size=(600, 8))
+    shares = [
+        DenoisingEnsemble(random_state=0).fit(table).module_.shares.numpy()
+        for table in (related, unrelated)
+    ]
+    np.testing.assert_allclose([s.sum() for s in shares], 1.0, rtol=1e-5)
+    predicted, tails = -2, -1
+    assert shares[0][predicted] / shares[0][tails] > 1.5 * shares[1][predicted] / shares[1][tails]
+
+
+def test_outliers_among_the_rows_of_fit_make_tails_count_more(X):
+    normal, contaminated = (
+        DenoisingEnsemble(contaminated=value, random_state=0).fit(X).module_.shares
+        for value in (False, True)
+    )
+    assert contaminated[-1] > 2.0 * normal[-1]

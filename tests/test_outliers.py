@@ -38,6 +38,7 @@ from skae import (
     DenoisingAutoencoder,
     VAETransformer,
     _outliers,
+    _shift,
 )
 from skae._denoising_ensemble import DenoisingEnsemble, Experts
 
@@ -214,9 +215,10 @@ def test_auto_with_few_calibration_rows_takes_the_lowest_score(X):
 
 @pytest.mark.parametrize("fraction", [0.2, None])
 def test_the_threshold_moves_without_another_fit(detector, X, fraction):
-    detector.set_params(calibration_fraction=fraction).fit(X)
+    detector.set_params(calibration_fraction=fraction, contamination=0.1).fit(X)
     model, scores = detector.estimator_, detector.score_samples(X)
-    for contamination in (0.2, "auto", 0.03):
+    # The default model for outliers among the rows is another one than that for normal rows.
+    for contamination in (0.2, 0.03) if detector.estimator is None else (0.2, "auto", 0.03):
         assert detector.set_contamination(contamination) is detector
         assert detector.estimator_ is model
         assert detector.contamination == contamination
@@ -373,6 +375,120 @@ def test_weights_correct_p_values_for_rows_of_another_distribution():
     assert_binomial(counts["weighted"], 400, 0.3, alternative="greater")
     assert counts["weighted"] > 0.2 * 400
     assert stats.binomtest(counts["unweighted"], 400, 0.3, alternative="greater").pvalue < 1e-4
+
+
+class SecondColumn(BaseEstimator):
+    """Score by the size of the second column, whose spread grows with the first."""
+
+    def fit(self, X, y=None):
+        self.n_features_in_ = 2
+        return self
+
+    def score_samples(self, X):
+        return -np.abs(np.asarray(X)[:, 1])
+
+
+def rows_with_first_column(first, rng):
+    return np.column_stack([first, np.exp(0.5 * first) * rng.normal(size=len(first))])
+
+
+@pytest.mark.parametrize("known_ratio", [True, False])
+def test_density_ratios_correct_p_values_for_a_shift_of_the_columns(known_ratio):
+    rng = np.random.default_rng(0)
+    ratio = (lambda X: np.exp(X[:, 0] - 0.5)) if known_ratio else None
+    n_repetitions = 200 if known_ratio else 8
+    shares = {"corrected": [], "as they are": []}
+    detector = AutoencoderOutlierDetector(SecondColumn(), calibration_fraction=0.5)
+    for repetition in range(n_repetitions):
+        X = rows_with_first_column(rng.normal(size=400), rng)
+        new = rows_with_first_column(1.0 + rng.normal(size=200), rng)
+        detector.set_params(random_state=repetition).fit(X)
+        corrected = detector.p_values(new, X_fit=X, density_ratio=ratio)
+        shares["corrected"].append(np.mean(corrected <= 0.2))
+        shares["as they are"].append(np.mean(detector.p_values(new) <= 0.2))
+    error = np.std(shares["corrected"]) / np.sqrt(n_repetitions)
+    tolerance = 0.0 if known_ratio else 0.03
+    assert np.mean(shares["corrected"]) < 0.2 + 3 * error + tolerance
+    assert np.mean(shares["corrected"]) > 0.1
+    assert np.mean(shares["as they are"]) > 0.27
+
+
+def test_weighted_p_values_are_those_of_tibshirani(X):
+    table = X.to_numpy()
+    detector = AutoencoderOutlierDetector(NEAREST, random_state=0).fit(table)
+
+    def weight(rows):
+        return np.asarray(rows)[:, 0]
+
+    p_values = detector.p_values(table[:7] + 0.1, X_fit=table, density_ratio=weight)
+    calibration = table[detector._calibration_rows]
+    assert_allclose(detector.score_samples(calibration), detector.calibration_scores_)
+    own = weight(table[:7] + 0.1)
+    lower = [
+        weight(calibration)[detector.calibration_scores_ <= score].sum()
+        for score in detector.score_samples(table[:7] + 0.1)
+    ]
+    assert_allclose(p_values, (own + lower) / (own + weight(calibration).sum()))
+
+
+def test_equal_density_ratios_change_nothing(X):
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X)
+    ones = detector.p_values(X, X_fit=X, density_ratio=lambda rows: np.full(len(rows), 3.0))
+    assert_allclose(ones, detector.p_values(X))
+
+
+def test_the_test_of_exchangeability_keeps_its_level_and_sees_a_shift():
+    rng = np.random.default_rng(0)
+    detector = AutoencoderOutlierDetector(PCA(1), calibration_fraction=0.5, random_state=0)
+    p_values = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        for _ in range(25):
+            X = rng.normal(size=(160, 2))
+            p_values.append(
+                detector.fit(X).check_exchangeability(rng.normal(size=(60, 2)), X).p_value
+            )
+    assert stats.kstest(p_values, "uniform").pvalue > 1e-3
+    with pytest.warns(UserWarning, match="promise nothing for rows of another distribution"):
+        result = detector.check_exchangeability(2.0 + rng.normal(size=(60, 2)), X)
+    assert result.p_value < 1e-4
+    assert result.area > 0.8
+
+
+def test_shifts_of_tables_with_columns_of_any_kind():
+    rng = np.random.default_rng(0)
+
+    def table(n, share):
+        return pd.DataFrame(
+            {
+                "number": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)),
+                "city": rng.choice(["a", "b", None], n, p=[share, 0.9 - share, 0.1]),
+                "day": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 99, n), "D"),
+                "flag": rng.random(n) < 0.5,
+            }
+        )
+
+    known, same, other = table(300, 0.1), table(100, 0.1), table(100, 0.8)
+    ratios, _ = _shift.density_ratios(known, other, 0)
+    assert ratios[known["city"] == "a"].mean() > 3 * ratios[known["city"] == "b"].mean()
+    assert _shift.exchangeability_test(known, same, 0).p_value > 0.01
+    assert _shift.exchangeability_test(known, other, 0).p_value < 1e-4
+
+
+def test_what_a_shift_needs_is_said(X):
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(X)
+    with pytest.raises(ValueError, match="X_fit has 10 rows, and fit was passed 150"):
+        detector.p_values(X, X_fit=X[:10])
+    with pytest.raises(ValueError, match="density_ratio needs X_fit"):
+        detector.p_values(X, density_ratio=len)
+    with pytest.raises(ValueError, match="density_ratio gave shape"):
+        detector.p_values(X, X_fit=X, density_ratio=lambda rows: 1.0)
+    with pytest.raises(ValueError, match="negative"):
+        detector.p_values(X, X_fit=X, density_ratio=lambda rows: -np.ones(len(rows)))
+    with pytest.warns(UserWarning, match="count as 1.0"):
+        detector.p_values(X, X_fit=X, density_ratio=lambda rows: np.eye(len(rows))[0] + 1e-9)
+    with pytest.raises(ValueError, match="at least 4 rows in X"):
+        detector.check_exchangeability(X[:2], X)
 
 
 def test_p_values_with_weights_give_the_row_the_largest_one():
@@ -793,7 +909,7 @@ def test_the_default_model_leaves_threads_alone_and_takes_one(monkeypatch, X):
         return note
 
     monkeypatch.setattr(Experts, "loss", noted(Experts.loss))
-    monkeypatch.setattr(Experts, "squared_distances", noted(Experts.squared_distances))
+    monkeypatch.setattr(Experts, "distances", noted(Experts.distances))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

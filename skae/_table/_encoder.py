@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
+import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -521,6 +522,26 @@ def decode(column: dict[str, Any], codes: np.ndarray) -> Cells:
     values = KINDS[column["kind"]].decode(column["state"], np.where(known[:, None], codes, 0.0))
     levels = None if column["levels"] is None else index_of(column["levels"])
     return Cells(column["form"], values, known, levels, column["details"])
+
+
+def needs_encoding(X: Any) -> bool:
+    """Whether a table is a DataFrame with columns that are not all numbers.
+
+    Raises
+    ------
+    ValueError
+        If names of columns are not unique.
+    """
+    frame = open_frame(X)
+    return frame is not None and not all(map(is_numeric, frame.columns))
+
+
+def is_numeric(column: Any) -> bool:
+    """Whether a column has a type of numbers or booleans."""
+    if isinstance(column, pd.Series) and isinstance(column.dtype, pd.SparseDtype):
+        return column.dtype.kind in "fiub"
+    dtype = nw.from_native(column, series_only=True).dtype
+    return dtype.is_numeric() or dtype == nw.Boolean
 
 
 def taken(cells: Cells, rows: np.ndarray) -> Cells:

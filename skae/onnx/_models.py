@@ -13,11 +13,17 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from skae._denoising_ensemble import FARTHEST, N_VIEWS, DenoisingEnsemble, numbers_of_neighbors
+from skae._denoising_ensemble import (
+    FARTHEST,
+    N_NEAREST_VIEWS,
+    N_RESTORED_VIEWS,
+    DenoisingEnsemble,
+    numbers_of_neighbors,
+)
 from skae._losses import LOSSES, learned_variance
+from skae._mixture import SMALLEST_SHARE
 from skae._pca import PCA
 from skae._vae import SMALLEST_VARIANCE, VAETransformer, cubature_points
 from skae.onnx import _losses
@@ -37,6 +43,7 @@ def in_float64(module: nn.Module) -> Any:
 
 def pca_outputs(graph: Graph, model: PCA, x: str) -> Outputs:
     """Give codes, reconstruction and log-density of PCA."""
+    check_gaps(model, model._fit_svd_solver == "em")
     axes, scale = model.components_.astype(np.float64), np.ones(len(model.components_))
     if model.whiten:
         deviations = np.sqrt(model.explained_variance_.astype(np.float64))
@@ -79,6 +86,7 @@ def autoencoder_outputs(graph: Graph, model: Any, x: str) -> Outputs:
     that they save.
     """
     check_loss(model)
+    check_gaps(model, model._completion["from_gaps"])
     module, loss = model.module_, LOSSES[model._fitted_loss]
     wide = graph.in_float64()
     is_variational = isinstance(model, VAETransformer)
@@ -94,7 +102,7 @@ def autoencoder_outputs(graph: Graph, model: Any, x: str) -> Outputs:
     def decoder_output(codes: str) -> str:
         return network(graph, module.decoder, codes, n_components)
 
-    decoded = cache(lambda: decoder_output(encoded()[0]))
+    decoded = cache(lambda: decoder_output(code()))
 
     def activated(output: str) -> str:
         return network(graph, module.output_activation, output, model.n_features_in_)
@@ -120,29 +128,88 @@ def autoencoder_outputs(graph: Graph, model: Any, x: str) -> Outputs:
         losses = cells(loss.elementwise, output, *variance_of_loss())
         return wide, wide.reduce("ReduceMean", losses, 1)
 
-    def bound() -> tuple[Graph, str]:
-        check_one_sample(model)
-        constants = in_float64(module)
-        means, logits = map(wide.cast, encoded())
-        logits = wide.node("Add", logits, array(constants.logit))
-        variances = wide.node("Add", logistic(wide, logits), SMALLEST_VARIANCE)
+    @cache
+    def clusters() -> tuple[str, str]:
+        """Coordinates along the axes of each cluster, and log-probabilities of the clusters."""
+        prior = in_float64(module).prior
+        code = wide.cast(encoded()[0])
+        product = wide.node("MatMul", code, array(prior.rotations).T)
+        flat = wide.node("Add", product, array(prior.offsets))
+        shape = np.array([-1, prior.n_clusters, n_components])
+        coordinates = wide.node("Reshape", flat, shape)
+        distance = wide.node("Mul", wide.square(coordinates), array(prior.precisions) / 2.0)
+        distance = wide.reduce("ReduceSum", distance, 2)
+        largest = float(np.finfo(np.float32).max) / 2.0
+        distance = wide.node("Min", distance, np.float64(largest))
+        logs = wide.node("Sub", array(prior.log_shares - prior.log_scales), distance)
+        return coordinates, wide.node("LogSoftmax", logs, axis=1)
+
+    @cache
+    def code() -> str:
+        """Posterior mean of the code."""
+        if not is_variational or module.prior is None:
+            return encoded()[0]
+        prior = in_float64(module).prior
+        coordinates, log_memberships = clusters()
+        means = wide.node("Mul", coordinates, array(prior.gains))
+        memberships = wide.node("Exp", log_memberships)
+        weighted = wide.node("Mul", means, wide.node("Unsqueeze", memberships, np.array([2])))
+        flat = wide.node("Reshape", weighted, np.array([-1, prior.n_clusters * n_components]))
+        centered = wide.node("MatMul", flat, array(prior.loadings))
+        centers = wide.node("MatMul", memberships, array(prior.centers))
+        return graph.cast(wide.node("Add", centered, centers))
+
+    def bound_in(
+        means: str, variances: str, loadings: np.ndarray | None, center: np.ndarray
+    ) -> str:
+        """Lower bound with a standard normal prior, in one cluster if there are several."""
         points = cubature_points(n_components).numpy()  # (n_points, n_components)
         drawn = wide.node("Mul", points[:, np.newaxis], wide.node("Sqrt", variances))
         drawn = wide.node("Add", drawn, means)  # (n_points, batch, n_components)
         drawn = wide.node("Reshape", drawn, np.array([-1, n_components]))
+        if loadings is not None:
+            drawn = wide.node("Add", wide.node("MatMul", drawn, loadings), center)
         output = decoder_output(graph.cast(drawn))
         output = output if loss.on_logits else activated(output)
         output = graph.node("Reshape", output, np.array([len(points), -1, model.n_features_in_]))
-        noise = constants.noise_variance()
+        noise = in_float64(module).noise_variance()
         nats = cells(loss.density.nats, output, *([] if noise is None else [array(noise)]))
         likelihood = wide.reduce("ReduceMean", wide.reduce("ReduceSum", nats, 2), 0)
         terms = wide.node("Sub", wide.node("Sub", variances, 1.0), wide.node("Log", variances))
         terms = wide.node("Add", terms, wide.square(means))
         divergence = wide.node("Mul", wide.reduce("ReduceSum", terms, 1), 0.5)
-        return wide, wide.node("Neg", wide.node("Add", likelihood, divergence))
+        return wide.node("Neg", wide.node("Add", likelihood, divergence))
+
+    def bound() -> tuple[Graph, str]:
+        check_one_sample(model)
+        constants = in_float64(module)
+        logits = wide.cast(encoded()[1])
+
+        def variances(offset: np.ndarray) -> str:
+            logit = wide.node("Add", logits, offset)
+            return wide.node("Add", logistic(wide, logit), SMALLEST_VARIANCE)
+
+        offsets = array(constants.logit)
+        if module.prior is None:
+            means = wide.cast(encoded()[0])
+            return wide, bound_in(means, variances(offsets), None, np.empty(0))
+        coordinates, log_memberships = clusters()
+        each = wide.split(coordinates, [1] * module.n_clusters, axis=1)
+        prior, parts = constants.prior, []
+        loadings = array(prior.loadings).reshape(module.n_clusters, n_components, n_components)
+        for cluster, center in enumerate(array(prior.centers)):
+            means = wide.node("Squeeze", each[cluster], np.array([1]))
+            means = wide.node("Mul", means, array(prior.gains)[cluster])
+            part = bound_in(means, variances(offsets[cluster]), loadings[cluster], center)
+            part = wide.node("Add", part, array(prior.log_shares)[cluster])
+            parts.append(wide.node("Unsqueeze", part, np.array([1])))
+        logs = wide.node("Concat", *parts, axis=1)
+        is_likely = wide.node("Greater", log_memberships, math.log(SMALLEST_SHARE))
+        logs = wide.node("Where", is_likely, logs, np.float64(-np.finfo(np.float64).max))
+        return wide, wide.reduce("ReduceLogSumExp", logs, 1)
 
     return {
-        "variable": lambda: (graph, encoded()[0]),
+        "variable": lambda: (graph, code()),
         "reconstruction": lambda: (graph, reconstructed()),
         "reconstruction_error": error,
         "score_samples": bound if is_variational else lambda: (wide, wide.node("Neg", error()[1])),
@@ -155,6 +222,16 @@ def check_loss(model: Any) -> None:
         raise ValueError(
             f"A {type(model).__name__} whose loss is a list of blocks cannot be converted to ONNX; "
             "use one loss for all columns."
+        )
+
+
+def check_gaps(model: Any, has_gaps: bool) -> None:
+    """Raise a ValueError if the model was fitted to unknown cells."""
+    if has_gaps:
+        raise ValueError(
+            f"{type(model).__name__} was fitted to rows with unknown cells, which a graph of ONNX "
+            "cannot fill. Fill them before, and fit a model of complete rows to convert it, for "
+            "example clone(model).fit(model.impute(X))."
         )
 
 
@@ -174,30 +251,42 @@ def ensemble_outputs(graph: Graph, model: DenoisingEnsemble, x: str) -> Outputs:
 
 
 def ensemble_score(graph: Graph, model: DenoisingEnsemble, x: str) -> tuple[Graph, str]:
-    """Minus the mean evidence of all distances, which is the sum of the contributions."""
+    """Minus the weighted evidence of all distances, which is the sum of the contributions."""
     module = in_float64(model.module_)
     half = graph.node("Mul", graph.cast(x), 0.5)
     z = graph.node("Div", graph.node("Sub", half, array(0.5 * module.mean)), array(module.scale))
     z = graph.node("Mul", z, 2.0)
     z = graph.node("Clip", z, -FARTHEST, FARTHEST)
     views = ensemble_views(graph, module, z)
-    with torch.no_grad():
-        references = module.views(module.references).numpy()
-    near = [
-        distance
-        for view, others in zip(views, references, strict=True)
-        for distance in neighbor_distances(graph, view, others)
+    references = array(module.reference_views)
+    single = [
+        *(
+            nearest_distance(graph, view, others)
+            for view, others in zip(views[:N_NEAREST_VIEWS], references, strict=False)
+        ),
+        *(
+            near_distance(graph, view, array(centers), array(variances))
+            for view, centers, variances in zip(
+                views, module.centers, module.variances, strict=True
+            )
+        ),
     ]  # (batch,) each
-    near = [graph.node("Unsqueeze", distance, np.array([0])) for distance in near]
-    distances = graph.node("Concat", *near, restoration_errors(graph, module, views), axis=0)
+    last = [unforeseen_distance(graph, module, views[0]), tail_distance(graph, module, z)]
+    single, last = (
+        [graph.node("Unsqueeze", distance, np.array([0])) for distance in distances]
+        for distances in (single, last)
+    )
+    restored = restoration_errors(graph, module, views[-N_RESTORED_VIEWS:])
+    distances = graph.node("Concat", *single, restored, *last, axis=0)
     distances = graph.node("Add", distances, array(module.floor)[:, np.newaxis])
     logs = graph.node("Sub", graph.node("Log", distances), array(module.log_mean)[:, np.newaxis])
     evidence = log_normal_tail(graph, graph.node("Div", logs, array(module.log_spread)[:, None]))
-    return graph, graph.reduce("ReduceMean", evidence, 0)
+    weighted = graph.node("Mul", evidence, array(module.shares)[:, np.newaxis])
+    return graph, graph.reduce("ReduceSum", weighted, 0)
 
 
 def ensemble_views(graph: Graph, module: Any, z: str) -> list[str]:
-    """Standardized rows as they are, with tails pulled in, and decorrelated."""
+    """Standardized rows with their tails pulled in, as they are, and decorrelated."""
     squashed = graph.node("Div", graph.node("Sub", z, array(module.median)), array(module.spread))
     squashed = graph.node("Sub", arcsinh(graph, squashed), array(module.squashed_mean))
     squashed = graph.node("Div", squashed, array(module.squashed_scale))
@@ -206,46 +295,89 @@ def ensemble_views(graph: Graph, module: Any, z: str) -> list[str]:
     along = graph.node("Mul", along, array(module.gains) - elsewhere)
     decorrelated = graph.node("Mul", z, elsewhere)
     decorrelated = graph.node("Add", decorrelated, graph.node("MatMul", along, axes.T))
-    return [z, squashed, decorrelated]
+    return [squashed, z, decorrelated]
 
 
-def neighbor_distances(graph: Graph, rows: str, references: np.ndarray) -> list[str]:
-    """Mean squared distance to the nearest and to the near references, (batch,) each."""
-    n_nearest, n_near = numbers_of_neighbors(len(references))
+def squared_distances(graph: Graph, rows: str, points: np.ndarray, constants: Any) -> str:
+    """Squared distances of rows to points plus a constant of each, (batch, n_points)."""
     lengths = graph.node("ReduceSum", graph.square(rows), np.array([1]), keepdims=1)
-    lengths = graph.node("Add", lengths, np.square(references).sum(axis=1))
-    products = graph.node("MatMul", rows, -2.0 * references.T)
-    squared = Graph(graph.scope, graph.container, np.float32).cast(
-        graph.node("Add", lengths, products)
-    )
-    _, order = graph.nodes("TopK", 2, squared, np.array([n_near]), axis=1, largest=0, sorted=1)
-    nearest = graph.node("Slice", order, *map(np.array, ([0], [n_nearest], [1])))
+    lengths = graph.node("Add", lengths, np.square(points).sum(axis=1) + constants)
+    return graph.node("Add", lengths, graph.node("MatMul", rows, -2.0 * points.T))
+
+
+def nearest_distance(graph: Graph, rows: str, references: np.ndarray) -> str:
+    """Mean squared distance to the nearest references, (batch,)."""
+    n_nearest, _ = numbers_of_neighbors(len(references))
+    squared = squared_distances(graph, rows, references, 0.0)
+    narrow = Graph(graph.scope, graph.container, np.float32).cast(squared)
+    n = np.array([n_nearest])
+    _, nearest = graph.nodes("TopK", 2, narrow, n, axis=1, largest=0, sorted=1)
     nearest = graph.node("Gather", references, nearest, axis=0)  # (batch, n_nearest, d)
     row = graph.node("Unsqueeze", rows, np.array([1]))
     to_nearest = graph.square(graph.node("Sub", row, nearest))
-    to_nearest = graph.reduce("ReduceMean", graph.reduce("ReduceSum", to_nearest, 2), 1)
-    # E(x - r)^2 = (x - E(r))^2 + V(r) over the near references.
-    nothing = graph.node("Mul", graph.cast(squared), 0.0)
-    share = graph.node("Add", graph.node("Mul", graph.cast(order), 0.0), 1.0 / n_near)
-    shares = graph.node("ScatterElements", nothing, order, share, axis=1)
-    mean = graph.node("MatMul", shares, references)
-    mean_square = graph.node("MatMul", shares, np.square(references))
-    variance = graph.node("Relu", graph.node("Sub", mean_square, graph.square(mean)))
-    to_near = graph.node("Add", graph.square(graph.node("Sub", rows, mean)), variance)
-    return [to_nearest, graph.reduce("ReduceSum", to_near, 1)]
+    return graph.reduce("ReduceMean", graph.reduce("ReduceSum", to_nearest, 2), 1)
+
+
+def near_distance(graph: Graph, rows: str, centers: np.ndarray, variances: np.ndarray) -> str:
+    """Mean squared distance to the references in the closest neighbourhood, (batch,)."""
+    squared = squared_distances(graph, rows, centers, variances.sum(axis=1))
+    narrow = Graph(graph.scope, graph.container, np.float32).cast(squared)
+    closest = graph.node("ArgMin", narrow, axis=1, keepdims=0)
+    difference = graph.node("Sub", rows, graph.node("Gather", centers, closest, axis=0))
+    cells = graph.node(
+        "Add", graph.square(difference), graph.node("Gather", variances, closest, axis=0)
+    )
+    return graph.reduce("ReduceSum", cells, 1)
+
+
+def unforeseen_distance(graph: Graph, module: Any, squashed: str) -> str:
+    """Squared difference to what the other columns predict, (batch,)."""
+    rules = module.rules()
+    n_rules, depth = rules.columns.shape
+    columns = rules.columns.numpy().ravel()
+    cells = graph.node("Gather", squashed, columns, axis=1)  # (batch, n_rules * depth)
+    signed = graph.node("Mul", cells, array(rules.signs).ravel())
+    conditions = graph.node("GreaterOrEqual", signed, array(rules.limits).ravel())
+    conditions = graph.node("Reshape", graph.cast(conditions), np.array([-1, n_rules, depth]))
+    met = graph.reduce("ReduceMin", conditions, 2)
+    predicted = graph.node("MatMul", met, array(module.effects))
+    predicted = graph.node("Add", predicted, array(module.intercept))
+    if len(module.slopes):
+        linear = graph.node("MatMul", squashed, array(module.slopes))
+        predicted = graph.node("Add", predicted, linear)
+    squares = graph.square(graph.node("Sub", squashed, predicted))
+    squares = graph.node("Div", squares, array(module.unpredicted))
+    return graph.reduce("ReduceSum", squares, 1)
+
+
+def tail_distance(graph: Graph, module: Any, z: str) -> str:
+    """Minus the logarithms of the shares of references as far out, over all columns, (batch,)."""
+    edges, values = array(module.tail_edges), array(module.tail_values)
+    column = graph.node("Unsqueeze", z, np.array([2]))  # (batch, d, 1)
+    passed = graph.node("Greater", column, edges)  # (batch, d, n_references)
+    # A step is the sum of the jumps at the edges that are passed.
+    jumps = graph.node("Mul", graph.cast(passed), np.diff(values, axis=1))
+    beyond = graph.reduce("ReduceSum", graph.reduce("ReduceSum", jumps, 2), 1)
+    return graph.node("Add", beyond, values[:, 0].sum())
 
 
 def restoration_errors(graph: Graph, module: Any, views: list[str]) -> str:
-    """Squared error of what the networks restore, mean over those of a view, (n_views, batch)."""
+    """Squared error of what the networks restore, mean over those of a view.
+
+    The shape is (n_restored_views, batch).
+    """
     axes = np.array([0, 1])
     rows = graph.node("Concat", *(graph.node("Unsqueeze", v, axes) for v in views), axis=0)
-    restored = rows  # (n_views, 1, batch, d), and then of each network
+    # (n_restored_views, 1, batch, width), and then of each network
+    restored = graph.node("MatMul", rows, array(module.axes)) if module.is_wide else rows
     n_layers = len(module.weights)
     for layer, (weight, bias) in enumerate(zip(module.weights, module.biases, strict=True)):
-        shape = (N_VIEWS, module.n_members)
+        shape = (N_RESTORED_VIEWS, module.n_members)
         product = graph.node("MatMul", restored, array(weight).reshape(*shape, *weight.shape[1:]))
         restored = graph.node("Add", product, array(bias).reshape(*shape, *bias.shape[1:]))
         if layer < n_layers - 1:
             restored = graph.node("Mul", restored, graph.node("Sigmoid", restored))
+    if module.is_wide:
+        restored = graph.node("MatMul", restored, array(module.axes).T)
     errors = graph.square(graph.node("Sub", restored, rows))
     return graph.reduce("ReduceMean", graph.reduce("ReduceSum", errors, 3), 1)
