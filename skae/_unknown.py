@@ -28,6 +28,9 @@ _TOLERANCE_OF_START = 1e-3
 _PRIORS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 # Rows that are enough for a covariance, and columns up to which it may be any.
 _MIN_ROWS = 1000
+# Up to so many rows, cells are hidden several times to choose the prior.
+_FEW_ROWS = 500
+_N_TRIALS = 3
 _ROWS_PER_COLUMN = 50
 _MAX_FULL = 100
 _MAX_LOADINGS = 50
@@ -473,15 +476,25 @@ def fit_gaussian(
             )
             return most_likely(mean, _with_prior(covariance, prior), n_components)
 
-    known = ~np.isnan(X)
-    hidden = hide(known, widths, rng)[:_MIN_ROWS]
-    hidden &= (known[:_MIN_ROWS] & ~hidden).any(axis=0)  # each column keeps a cell
-    partly = np.where(hidden, np.nan, X[:_MIN_ROWS])
+    some = X[:_MIN_ROWS]
+    known = ~np.isnan(some)
+    trials = []
+    for _ in range(1 if n_rows > _FEW_ROWS else _N_TRIALS):
+        hidden = hide(known, widths, rng)
+        trials.append(hidden & (known & ~hidden).any(axis=0))  # each column keeps a cell
+
+    def error_of(candidate: float) -> float:
+        error = 0.0
+        for hidden in trials:
+            partly = np.where(hidden, np.nan, some)
+            filled = fit(partly, candidate * n_features / len(some)).fill(partly)
+            error += float(np.square(filled - some)[hidden].sum())
+        return error
+
     n_pseudo, least = _PRIORS[0], np.inf
-    if known[: len(hidden)].any(axis=0).all():
+    if known.any(axis=0).all():
         for candidate in _PRIORS:
-            filled = fit(partly, candidate * n_features / len(partly)).fill(partly)
-            error = float(np.square(filled - X[: len(hidden)])[hidden].sum())
+            error = error_of(candidate)
             if error >= least:
                 break
             n_pseudo, least = candidate, error

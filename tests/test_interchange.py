@@ -21,6 +21,7 @@ from skae import (
     AutoencoderOutlierDetector,
     AutoencoderTransformer,
     DenoisingAutoencoder,
+    TableAutoencoder,
     networks,
 )
 from skae._denoising_ensemble import DenoisingEnsemble
@@ -171,9 +172,10 @@ def test_tags(estimator):
     tags = get_tags(estimator)
     assert not tags.target_tags.required
     assert tags.input_tags.two_d_array
-    assert tags.input_tags.sparse
+    takes_text = isinstance(estimator, TableAutoencoder)
+    assert tags.input_tags.sparse is not takes_text
     assert tags.input_tags.allow_nan or is_outlier_detector(estimator)
-    assert not tags.input_tags.categorical
+    assert tags.input_tags.categorical is takes_text
     assert not tags.input_tags.pairwise
     assert not tags.input_tags.positive_only
     assert not tags.no_validation
@@ -183,7 +185,8 @@ def test_tags(estimator):
         assert tags.transformer_tags is None
     else:
         assert tags.estimator_type is None
-        assert set(tags.transformer_tags.preserves_dtype) == {"float64", "float32"}
+        dtypes = set() if takes_text else {"float64", "float32"}
+        assert set(tags.transformer_tags.preserves_dtype) == dtypes
 
 
 @pytest.mark.parametrize("estimator", MODELS, ids=short_name)
