@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from skae._device import (
     torch_at_work,
 )
 from skae._losses import check_support
+from skae._mixture import Choice
 from skae._module_estimator import ModuleEstimator
 from skae._output import in_output_container
 from skae._random import (
@@ -102,6 +103,7 @@ class Start(NamedTuple):
 
     rows: Rows
     linear: LinearCode | None  # PCA of the rows, if the network is anchored there
+    choice: Choice
 
 
 class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleEstimator):
@@ -111,7 +113,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     have the values below.
     """
 
-    n_components: int | float
+    n_components: int | float | Literal["auto"]
     hidden_layer_sizes: int | Sequence[int] = (128, 64)
     activation: str = "silu"
     network: Network | None = None
@@ -355,21 +357,24 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             building_seed, training_seed = keeper.seeds
             if completion is not None and not continued:
                 X, _, weights = given
-                completion = completion.trained(X, weights, int(self.max_iter), building_seed)
+                completion = completion.trained(
+                    X, weights, loss_of(self.loss), int(self.max_iter), building_seed
+                )
                 all_rows = complete_rows(completion, *given)
                 own_rows = None if own is None else complete_rows(completion, *own)
             with private_random_numbers(building_seed, CPU):
-                n_components, linear = self._count_components(all_rows, continued, completion)
+                choice, linear = self._choose(all_rows, continued, completion)
+                n_components = choice.n_components
                 # What a seed means includes the order of the draws: of weights, of rows held out.
                 if self._holds_out_from_start:
                     rows, validation_rows = self._split(all_rows, progress, own_rows)
                     start = self._linear_start(
                         rows, n_components, continued, linear if lacks_columns(rows) else None
                     )
-                    module = self._start(rows, n_components, continued, start)
+                    module = self._start(rows, choice, continued, start)
                 else:
                     start = self._linear_start(all_rows, n_components, continued, linear)
-                    module = self._start(all_rows, n_components, continued, start)
+                    module = self._start(all_rows, choice, continued, start)
                     rows, validation_rows = self._split(all_rows, progress, own_rows)
             completion = completion or self._completion_of_complete(all_rows, start or linear)
             device = self._resolve_device(module)
@@ -407,7 +412,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 if progress.kept_start and self._holds_out_from_start and not continued:
                     # What is returned instead need not do without the rows that were held out.
                     start = self._linear_start(all_rows, n_components, False, linear)
-                    module = self._start(all_rows, n_components, False, start)
+                    module = self._start(all_rows, choice, False, start)
                 self.__dict__.update(attributes(module))
         return self
 
@@ -423,9 +428,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             progress = self._progress(continued)
             building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
             with private_random_numbers(building_seed, CPU):
-                n_components, linear = self._count_components(rows, continued, completion)
+                choice, linear = self._choose(rows, continued, completion)
+                n_components = choice.n_components
                 start = self._linear_start(rows, n_components, continued, linear)
-                module = self._start(rows, n_components, continued, start)
+                module = self._start(rows, choice, continued, start)
             completion = completion or self._completion_of_complete(rows, start or linear)
             device = self._resolve_device(module)
             module, rows = module.to(device), rows.to(device)
@@ -566,33 +572,44 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         names = getattr(self, "feature_names_in_", None)
         if has_gaps(X_clean):
             rows_with_known_cells(X_clean, weights, names, "X_clean")
-        return Completion.of_gaps(X, weights, self._support(), names, name_of(self))
+        return Completion.of_gaps(X, weights, loss_of(self.loss), names, name_of(self))
 
     def _completion_of_complete(self, rows: Rows, linear: LinearCode | None) -> Completion:
         """Give what fills unknown cells of new rows, where those of the fit have none."""
         if linear is None:
-            return Completion.of_means(rows, self._support())
-        return Completion.of_code(linear, self._support())
+            return Completion.of_means(rows, loss_of(self.loss))
+        return Completion.of_code(linear, loss_of(self.loss))
 
-    def _support(self) -> tuple[float, float]:
-        return loss_of(self.loss).support
-
-    def _count_components(
+    def _choose(
         self, rows: Rows, continued: bool, completion: Completion | None
-    ) -> tuple[int, LinearCode | None]:
-        """Resolve the parameter ``n_components``; give PCA of the rows too if that is known."""
+    ) -> tuple[Choice, LinearCode | None]:
+        """Resolve what the start depends on; give PCA of the rows too if that is known."""
         if continued:
             is_count = isinstance(self.n_components, Integral)
-            return (int(self.n_components) if is_count else self.n_components_), None
+            return Choice(int(self.n_components) if is_count else self.n_components_), None
+        length, choice = self._length(), None
+        if length is None:
+            choice = self._choice(rows, None)
+            length = choice.n_components
         linear = None
         if completion is not None and rows.target is None:
-            linear = self._linear_code(rows, self.n_components, completion)
-        elif not isinstance(self.n_components, Integral):
-            linear = self._linear_code(rows, self.n_components)
-        if isinstance(self.n_components, Integral):
-            return int(self.n_components), linear
-        assert linear is not None
-        return len(linear.variances), linear
+            linear = self._linear_code(rows, length, completion)
+        elif not isinstance(length, Integral):
+            linear = self._linear_code(rows, length)
+        if not isinstance(length, Integral):
+            assert linear is not None
+            length = len(linear.variances)
+        return choice or self._choice(rows, int(length)), linear
+
+    def _length(self) -> int | float | None:
+        """Give the length of the code or its share of the variance; None leaves it to `_choice`."""
+        assert not isinstance(self.n_components, str)
+        return self.n_components
+
+    def _choice(self, rows: Rows, n_components: int | None) -> Choice:
+        """Choose what else the start depends on, and the length of the code if it is None."""
+        assert n_components is not None
+        return Choice(n_components)
 
     def _linear_start(
         self, rows: Rows, n_components: int, continued: bool, linear: LinearCode | None = None
@@ -615,7 +632,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             table = np.where(rows.known.source(None)[0], table, np.nan)
             if completion is None:
                 completion = Completion.of_gaps(
-                    table, weights, self._support(), None, name_of(self)
+                    table, weights, loss_of(self.loss), None, name_of(self)
                 )
         composition = loss_of(self.loss).composition
         scales = (
@@ -634,16 +651,16 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         return linear._replace(mean=linear.mean / scales, scales=scales)
 
     def _start(
-        self, rows: Rows, n_components: int, continued: bool, linear: LinearCode | None
+        self, rows: Rows, choice: Choice, continued: bool, linear: LinearCode | None
     ) -> TrainableModule:
         """Build the module to train, a new one or a copy of the fitted one.
 
         `linear` is PCA of the rows, if a new one begins there.
         """
-        start = None if continued else Start(rows, linear)
-        module = self._build_module(rows.x.shape[1], n_components, start)
+        start = None if continued else Start(rows, linear, choice)
+        module = self._build_module(rows.x.shape[1], choice.n_components, start)
         if continued:
-            continue_weights(self, module, n_components)
+            continue_weights(self, module, choice.n_components)
         return module
 
     def _build_network(self, n_features: int, n_components: int) -> tuple[nn.Module, nn.Module]:
@@ -735,11 +752,16 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
             "loss_unit_": self._loss_unit(),
             "_completion": completion.to_arrays(),
             "_fitted_loss": self.loss,
-            "_fitted_parameters": clone(self).get_params(deep=False),
+            "_fitted_parameters": clone(self).get_params(deep=False)
+            | self._resolved_parameters(module),
             # What only another fit needs.
             "_held_out": progress.held_out if self.warm_start else None,
             "_solver_memory": (self.solver, progress.memory if self.warm_start else {}),
         }
+
+    def _resolved_parameters(self, module: TrainableModule) -> dict[str, Any]:
+        """Give the parameters that the shape of the module needs, where `fit` has chosen them."""
+        return {}
 
     def _loss_unit(self) -> str:
         """Say what `loss_curve_` shows."""

@@ -15,7 +15,7 @@ import torch
 
 from skae._blocks import check_columns, is_frame, known_lengths, one_chunk_of_columns
 from skae._moments import Moments, threads_of_blas
-from skae._unknown import Gaussian, column_products, column_sums, maximum_likelihood
+from skae._unknown import TOLERANCE, Gaussian, column_products, column_sums, maximum_likelihood
 from skae._validation import check_finite, float_dtype, name_of, read_table, validate_weights
 
 # States that are merged in one task.
@@ -135,6 +135,7 @@ class Chunks:
             (torch.from_numpy(mean), torch.from_numpy(products)),
             n_components,
             self._owner,
+            TOLERANCE,
         )
         with np.errstate(over="ignore"):
             return mean.numpy() / scale, covariance.numpy() / scale / scale

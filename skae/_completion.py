@@ -11,6 +11,7 @@ from scipy import sparse
 
 from skae._blocks import BlockTable
 from skae._decomposition import LinearCode, linear_code_of_moments
+from skae._losses import Loss
 from skae._moments import column_means
 from skae._restorer import corrections, train_restorer
 from skae._rows import Rows, to_rows
@@ -19,6 +20,9 @@ from skae._validation import unknown_cells
 
 # How often a network without a Gaussian fills its own rows, from means on.
 _N_ROUNDS = 10
+
+# Epochs of the networks that restore cells, for each of the autoencoder.
+_EPOCHS_PER_ITERATION = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +39,8 @@ class Completion:
         Ends of the interval that cells lie in.
     n_rounds : int
         How often the autoencoder then puts its own reconstruction in the place of unknown cells.
+    from_gaps : bool
+        Whether it was fitted to rows with unknown cells.
     prior : float
         Weight of the prior of the Gaussian.
     network : dict of str to ndarray or None
@@ -47,6 +53,7 @@ class Completion:
     low: Any
     high: Any
     n_rounds: int = 0
+    from_gaps: bool = False
     prior: float = 0.0
     network: dict[str, np.ndarray] | None = None
 
@@ -55,11 +62,11 @@ class Completion:
         cls,
         X: Any,
         sample_weight: np.ndarray | None,
-        support: tuple[Any, Any],
+        loss: Loss,
         names: np.ndarray | None,
         owner: str,
     ) -> Self:
-        """Fit to rows with unknown cells.
+        """Fit to rows with unknown cells, which the loss says the range of.
 
         Raises
         ------
@@ -67,33 +74,41 @@ class Completion:
             If a column has no known cell.
         """
         X, weights = rows_with_known_cells(dense(X), sample_weight, names)
-        center, deviation = np.nanmean(X, axis=0), np.nanstd(X, axis=0)
-        deviation = np.where(deviation > 0.0, deviation, 1.0)
-        rows = (X - center) / deviation
-        gaussian, prior = fit_gaussian(rows, weights / weights.sum(), owner)
-        return cls(center, deviation, gaussian, *support, prior=prior)
+        mean, variance = np.nanmean(X, axis=0), np.nanvar(X, axis=0)
+        if loss.composition is None:
+            deviation = np.sqrt(np.where(variance > 0.0, variance, 1.0))
+        else:
+            deviation = 1.0 / loss.composition.scales(mean, variance)
+        rows = (X - mean) / deviation
+        widths = widths_of(loss, len(mean))
+        gaussian, prior = fit_gaussian(rows, weights / weights.sum(), widths, owner)
+        return cls(mean, deviation, gaussian, *loss.support, from_gaps=True, prior=prior)
 
     def trained(
-        self, X: Any, sample_weight: np.ndarray | None, n_epochs: int, seed: int
+        self, X: Any, sample_weight: np.ndarray | None, loss: Loss, max_iter: int, seed: int
     ) -> Completion:
         """Add networks that restore hidden cells of the rows better, if there are such networks."""
+        n_epochs = _EPOCHS_PER_ITERATION * max_iter
         X, weights = rows_with_known_cells(dense(X), sample_weight, None)
         rows = self.standardized(X)
-        network = train_restorer(self.gaussian, rows, weights / weights.mean(), n_epochs, seed)
+        widths = widths_of(loss, rows.shape[1])
+        network = train_restorer(
+            self.gaussian, rows, weights / weights.mean(), widths, n_epochs, seed
+        )
         return replace(self, network=network)
 
     @classmethod
-    def of_code(cls, linear: LinearCode, support: tuple[Any, Any]) -> Self:
+    def of_code(cls, linear: LinearCode, loss: Loss) -> Self:
         """Take probabilistic PCA of complete rows."""
         largest = max(float(linear.variances.max(initial=0.0)), linear.noise_variance)
         smallest = max(SMALLEST_SHARE * largest, float(np.finfo(np.float64).tiny))
         noise = max(linear.noise_variance, smallest)
         zeros = np.zeros_like(linear.mean)
         gaussian = Gaussian.from_axes(zeros, linear.axes, linear.variances, noise)
-        return cls(linear.mean, zeros + 1.0 / linear.scales, gaussian, *support)
+        return cls(linear.mean, zeros + 1.0 / linear.scales, gaussian, *loss.support)
 
     @classmethod
-    def of_means(cls, rows: Rows, support: tuple[Any, Any]) -> Self:
+    def of_means(cls, rows: Rows, loss: Loss) -> Self:
         """Take the means of complete rows, for a network whose start is no linear code."""
         X, weights = rows.source()
         if sparse.issparse(X):
@@ -103,7 +118,7 @@ class Completion:
             mean = column_means(X, weights)
         zeros = np.zeros_like(mean)
         gaussian = Gaussian.from_axes(zeros, np.empty((0, len(mean))), np.empty(0), 1.0)
-        return cls(mean, zeros + 1.0, gaussian, *support, n_rounds=_N_ROUNDS)
+        return cls(mean, zeros + 1.0, gaussian, *loss.support, n_rounds=_N_ROUNDS)
 
     def fill(self, X: np.ndarray) -> np.ndarray:
         """Put what is expected in the place of unknown cells, (n_samples, n_features)."""
@@ -154,6 +169,7 @@ class Completion:
             "low": self.low,
             "high": self.high,
             "n_rounds": self.n_rounds,
+            "from_gaps": self.from_gaps,
             "prior": self.prior,
             "network": self.network,
         }
@@ -163,8 +179,15 @@ class Completion:
         """Read what `to_arrays` gave."""
         mean, loadings = (torch.from_numpy(arrays[name]) for name in ("mean", "loadings"))
         gaussian = Gaussian(mean, loadings, arrays["noise_variance"])
-        others = (arrays[name] for name in ("low", "high", "n_rounds", "prior", "network"))
-        return cls(arrays["center"], arrays["deviation"], gaussian, *others)
+        others = {key: value for key, value in arrays.items() if key in cls.__slots__}
+        return cls(gaussian=gaussian, **others)
+
+
+def widths_of(loss: Loss, n_features: int) -> list[int]:
+    """Count the features of each cell of a table."""
+    if loss.composition is None:
+        return [1] * n_features
+    return [block.n_features for block in loss.composition.blocks]
 
 
 def dense(table: Any) -> np.ndarray:

@@ -831,18 +831,15 @@ def shortened(
     return LinearCode(found.mean, variances, found.axes[:rank], rest / max(n_features - rank, 1))
 
 
-def probabilistic_pca(
-    linear: LinearCode, n_features: int, noise_variance: float | None
-) -> tuple[np.ndarray, np.ndarray, float]:
+def probabilistic_pca(linear: LinearCode, noise_variance: float) -> tuple[np.ndarray, np.ndarray]:
     """Closed-form linear variational autoencoder of rows.
 
     Parameters
     ----------
     linear : LinearCode
         PCA of the rows.
-    n_features : int
-    noise_variance : float or None
-        Variance around the linear code; None chooses the most likely one.
+    noise_variance : float
+        Variance around the linear code, see `most_likely_noise`.
 
     Returns
     -------
@@ -851,7 +848,6 @@ def probabilistic_pca(
     variances : ndarray of shape (rank,)
         Of the posterior of z. Its mean is ``(loadings / noise_variance * variances) axes (x -
         mean)``.
-    noise_variance : float
 
     References
     ----------
@@ -861,12 +857,23 @@ def probabilistic_pca(
     Lucas, Tucker, Grosse & Norouzi, "Don't blame the ELBO! A linear VAE perspective on posterior
     collapse", NeurIPS (2019).
     """
-    if noise_variance is None:
-        noise_variance = linear.noise_variance
-        if noise_variance == 0.0 and len(linear.variances) == n_features:
-            # Any value up to the smallest variance gives the same density; the largest one leaves
-            # the network the widest noise to start with.
-            noise_variance = float(linear.variances[-1])
-        noise_variance = max(noise_variance, VARIANCE_FLOOR)
     excess = np.maximum(linear.variances - noise_variance, 0.0)
-    return np.sqrt(excess), noise_variance / (noise_variance + excess), noise_variance
+    return np.sqrt(excess), noise_variance / (noise_variance + excess)
+
+
+def most_likely_noise(
+    linear: LinearCode, n_features: int, noise_variance: float | None, share: float = 1.0
+) -> float:
+    """Give the noise variance of probabilistic PCA, if it is not given.
+
+    `share` makes the most likely one smaller. With a code as long as the row that changes no
+    density.
+    """
+    if noise_variance is not None:
+        return noise_variance
+    noise_variance = linear.noise_variance
+    if noise_variance == 0.0 and len(linear.variances) == n_features:
+        # Any value up to the smallest variance gives the same density; the largest one leaves
+        # the network the widest noise to start with.
+        noise_variance = float(linear.variances[-1])
+    return max(share * noise_variance, VARIANCE_FLOOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -100,13 +101,14 @@ def hidden_rows(
     gaussian: Gaussian,
     X: np.ndarray,
     weights: np.ndarray,
+    widths: Sequence[int],
     n_hidings: int,
     rng: np.random.Generator,
 ) -> Rows:
     """Hide cells of standardized rows, each row several times, and expect what is unknown then."""
     X, weights = np.tile(X, (n_hidings, 1)), np.tile(weights, n_hidings)
     known = ~np.isnan(X)
-    left = known & ~hide(known, rng)
+    left = known & ~hide(known, widths, rng)
     expected = gaussian.fill(np.where(left, X, np.nan))
     x = np.concatenate([expected, left], axis=1, dtype=np.float32)
     target = np.nan_to_num(X).astype(np.float32)
@@ -116,7 +118,12 @@ def hidden_rows(
 
 
 def train_restorer(
-    gaussian: Gaussian, X: np.ndarray, weights: np.ndarray, n_epochs: int, seed: int
+    gaussian: Gaussian,
+    X: np.ndarray,
+    weights: np.ndarray,
+    widths: Sequence[int],
+    n_epochs: int,
+    seed: int,
 ) -> dict[str, np.ndarray] | None:
     """Learn to restore hidden cells, by the patterns of other rows as well as at random.
 
@@ -128,6 +135,8 @@ def train_restorer(
         Standardized rows with unknown cells.
     weights : ndarray of shape (n_samples,)
         Of mean one.
+    widths : sequence of int
+        Numbers of features of the cells, see `hide`.
     n_epochs, seed : int
 
     Returns
@@ -148,7 +157,7 @@ def train_restorer(
     with torch_at_work(CPU), private_random_numbers(seed, CPU), threads(1):
         module = Restorer(X.shape[1])
         descent = Descent(module, settings)
-        checks = hidden_rows(gaussian, X[held_out], weights[held_out], N_CHECKS, rng)
+        checks = hidden_rows(gaussian, X[held_out], weights[held_out], widths, N_CHECKS, rng)
 
         def losses_of_rows() -> torch.Tensor:
             return row_losses(module, checks).reshape(N_CHECKS, -1).mean(dim=0)
@@ -159,7 +168,7 @@ def train_restorer(
         for epoch in range(n_epochs):
             if epoch % N_PASSES == 0:
                 chosen = rng.permutation(kept)[:MAX_ROWS]
-                rows = hidden_rows(gaussian, X[chosen], weights[chosen], N_HIDINGS, rng)
+                rows = hidden_rows(gaussian, X[chosen], weights[chosen], widths, N_HIDINGS, rng)
             train_epoch(descent, rows, progress, settings)
             losses = losses_of_rows()
             if losses.mean() < best.mean():

@@ -21,11 +21,11 @@ from skae._validation import listed
 
 # The EM algorithm ends where what is still to be gained in log-likelihood, as the last gains tell
 # it, is less than this many nats for each row.
-_TOLERANCE = 1e-8
+TOLERANCE = 1e-8
 # The same, where a network goes on from there.
 _TOLERANCE_OF_START = 1e-3
 # Weights of a prior, as numbers of rows for each column.
-_PRIORS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
+_PRIORS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 # Rows that are enough for a covariance, and columns up to which it may be any.
 _MIN_ROWS = 1000
 _ROWS_PER_COLUMN = 50
@@ -426,7 +426,9 @@ def known_moments(
         return mean.numpy() / scale, covariance.numpy() / scale / scale
 
 
-def fit_gaussian(X: np.ndarray, weights: np.ndarray, owner: str) -> tuple[Gaussian, float]:
+def fit_gaussian(
+    X: np.ndarray, weights: np.ndarray, widths: Sequence[int], owner: str
+) -> tuple[Gaussian, float]:
     """Give the most likely normal distribution of rows with unknown cells, under a prior.
 
     The prior is that of columns that do not depend on each other. What it weighs is chosen by how
@@ -438,6 +440,8 @@ def fit_gaussian(X: np.ndarray, weights: np.ndarray, owner: str) -> tuple[Gaussi
         Standardized. NaN is an unknown cell. Every row and every column has a known one.
     weights : ndarray of shape (n_samples,)
         They sum to one.
+    widths : sequence of int
+        Numbers of features of the cells, see `hide`.
     owner : str
         Name of the estimator, for a warning.
 
@@ -470,10 +474,10 @@ def fit_gaussian(X: np.ndarray, weights: np.ndarray, owner: str) -> tuple[Gaussi
             return most_likely(mean, _with_prior(covariance, prior), n_components)
 
     known = ~np.isnan(X)
-    hidden = hide(known, rng)[:_MIN_ROWS]
+    hidden = hide(known, widths, rng)[:_MIN_ROWS]
     hidden &= (known[:_MIN_ROWS] & ~hidden).any(axis=0)  # each column keeps a cell
     partly = np.where(hidden, np.nan, X[:_MIN_ROWS])
-    n_pseudo, least = 0.0, np.inf
+    n_pseudo, least = _PRIORS[0], np.inf
     if known[: len(hidden)].any(axis=0).all():
         for candidate in _PRIORS:
             filled = fit(partly, candidate * n_features / len(partly)).fill(partly)
@@ -485,7 +489,7 @@ def fit_gaussian(X: np.ndarray, weights: np.ndarray, owner: str) -> tuple[Gaussi
     return fit(X, prior), prior
 
 
-def hide(known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def hide(known: np.ndarray, widths: Sequence[int], rng: np.random.Generator) -> np.ndarray:
     """Choose known cells to hide: those that another row lacks, or at random.
 
     A row is left with a known cell if it has one, and at random with shares between 0.05 and 0.6
@@ -494,6 +498,9 @@ def hide(known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Parameters
     ----------
     known : ndarray of bool of shape (n_samples, n_features)
+    widths : sequence of int
+        Numbers of neighbouring features that are one cell, such as the levels of a category, and
+        known or hidden together.
     rng : numpy.random.Generator
 
     Returns
@@ -506,12 +513,13 @@ def hide(known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     data imputation", ICML (2025). The patterns of other rows.
     """
     n_rows = len(known)
+    known = known[:, np.cumsum(widths) - widths]
     of_others = known & ~known[rng.permutation(n_rows)]
     at_random = known & (rng.random(known.shape) < rng.uniform(0.05, 0.6, (n_rows, 1)))
     copied = (rng.random((n_rows, 1)) < 0.5) & of_others.any(axis=1, keepdims=True)
     hidden = np.where(copied, of_others, at_random)
     hidden[(known == hidden).all(axis=1)] = False
-    return hidden
+    return np.repeat(hidden, widths, axis=1)
 
 
 def maximum_likelihood(
@@ -519,7 +527,7 @@ def maximum_likelihood(
     start: tuple[Tensor, Tensor],
     n_components: int,
     owner: str,
-    tolerance: float = _TOLERANCE,
+    tolerance: float = TOLERANCE,
     prior: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Iterate until hardly any likelihood is left to gain.

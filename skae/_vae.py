@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -19,9 +19,25 @@ from torch import Tensor, nn
 from skae._base import BaseAutoencoder, Start
 from skae._block_losses import activation_of, loss_of
 from skae._checks import warn_of_small_columns
-from skae._decomposition import probabilistic_pca
-from skae._losses import VARIANCE_FLOOR, learned_variance, mean_of_cells
-from skae._random import normal_like
+from skae._decomposition import LinearCode, most_likely_noise, probabilistic_pca
+from skae._losses import (
+    VARIANCE_FLOOR,
+    gaussian,
+    learned_variance,
+    mean_of_cells,
+    squared_error,
+)
+from skae._mixture import (
+    CLUSTER_COUNTS,
+    SMALLEST_SHARE,
+    Choice,
+    Mixture,
+    MixturePrior,
+    choose,
+    mixture_of_rows,
+    scales_of,
+)
+from skae._random import normal_like, uniform_like
 from skae._rows import INFERENCE_BATCH_SIZE, Batch, Rows
 from skae._sklearn_compat import Interval, StrOptions, validate_parameter_constraints
 from skae._torch_compat import sigmoid_backward
@@ -44,6 +60,9 @@ LOG_VARIANCE_SCALE = 3.0
 # Points that estimate the bound of a row, at least. On Fashion-MNIST the bounds of rows are then
 # within 0.05 nats of those from 8,000 draws; from as many random draws they are 0.1 to 0.7 off.
 MIN_POINTS = 32
+
+# What "auto" keeps of the variance with losses that have no variance themselves.
+SHARE_OF_VARIANCE = 0.9
 
 # Variance over the rows from which a posterior mean counts as active (Burda et al. 2016).
 ACTIVE_VARIANCE = 0.01
@@ -142,6 +161,9 @@ class VariationalAutoencoder(TrainableModule):
         Weight of the divergence in the loss.
     beta_warmup : int
         Number of epochs in which that weight rises to `beta`.
+    n_clusters : int, default=1
+        Number of normal distributions of codes, see `MixturePrior`. With one it is the standard
+        normal distribution.
     """
 
     part_names = ("reconstruction_loss", "kl")
@@ -158,6 +180,7 @@ class VariationalAutoencoder(TrainableModule):
         noise_variance: float | None,
         beta: float,
         beta_warmup: int,
+        n_clusters: int = 1,
     ) -> None:
         super().__init__()
         self._loss = loss_of(loss)
@@ -169,15 +192,31 @@ class VariationalAutoencoder(TrainableModule):
         self.encoder = encoder
         self.decoder = decoder
         self.output_activation = activation_of(self._loss, output_activation)
-        self.logit = nn.Parameter(torch.zeros(n_components, dtype=torch.float32))
+        self.n_clusters = n_clusters
+        self.prior: MixturePrior | None = None
+        shape: tuple[int, ...] = (n_components,)
+        if n_clusters > 1:
+            self.prior = MixturePrior(n_clusters, n_components)
+            shape = (n_clusters, n_components)
+        self.logit = nn.Parameter(torch.zeros(shape, dtype=torch.float32))
         if self._density.has_variance and noise_variance is None:
             n_variances = n_features if self._density.by_feature else 1
             self.scaled_log_noise = nn.Parameter(torch.zeros(n_variances, dtype=torch.float32))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Means and variances of q(z|x), (batch, n_features) -> 2 x (batch, n_components)."""
-        mean, logit = self.encoder(x).to(x.dtype).chunk(2, dim=-1)
-        return mean, posterior_variance(logit + self.logit)
+        code, logit = self._encoded(x)
+        if self.prior is None:
+            return code, posterior_variance(logit + self.logit)
+        coordinates = self.prior.coordinates(code)
+        memberships = self.prior.log_memberships(coordinates).exp()
+        variance = posterior_variance(logit[:, None] + self.logit)
+        return self.prior.code_moments(memberships, coordinates * self.prior.gains, variance)
+
+    def _encoded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give both halves of what the encoder puts out, 2 x (batch, n_components)."""
+        code, logit = self.encoder(x).to(x.dtype).chunk(2, dim=-1)
+        return code, logit
 
     def posterior_moments(self, x: Tensor) -> Tensor:
         """Means and standard deviations side by side, (batch, 2 * n_components)."""
@@ -222,9 +261,12 @@ class VariationalAutoencoder(TrainableModule):
             self.scaled_log_noise.data = (free.log() / LOG_VARIANCE_SCALE).float()
 
     def start_posterior_variance(self, variance: Tensor) -> None:
-        """Start the posterior variance of the first components, (n,), and the others' at one."""
+        """Start the posterior variance of the first components, (..., n), and the others' at one.
+
+        With several clusters each has its own, along its axes.
+        """
         self.logit.data.fill_(LARGEST_LOGIT)
-        self.logit.data[: len(variance)] = logit_of(variance).float()
+        self.logit.data[..., : variance.shape[-1]] = logit_of(variance).float()
 
     def elementwise_nats(self, z: Tensor, x: Tensor) -> Tensor:
         """Give -log p(x|z) of every cell, (batch, n_features)."""
@@ -248,21 +290,39 @@ class VariationalAutoencoder(TrainableModule):
         draws are the same in every call, with their opposites, so that what is monitored is
         comparable from one epoch to the next.
         """
-        mean, variance = self.posterior(x)
-        std = variance.sqrt()
+        code, logit = self._encoded(x)
         if self.training:
-            noise = std * normal_like(std)
-            reconstruction = self.negative_log_likelihood(mean + noise, x, known)
+            noise = normal_like(code)
+            uniform = None if self.prior is None else uniform_like(code[:, :1])
+            signs: tuple[int, ...] = (1,)
         else:
             generator = torch.Generator(x.device).manual_seed(0)
-            noise = std * torch.randn(
-                std.shape, dtype=std.dtype, device=std.device, generator=generator
-            )
-            above, below = (
-                self.negative_log_likelihood(z, x, known) for z in (mean + noise, mean - noise)
-            )
-            reconstruction = (above + below) / 2.0
-        return torch.stack([reconstruction, kl_divergence(mean, variance)], dim=-1)
+            draw = partial(torch.randn, dtype=code.dtype, device=code.device, generator=generator)
+            noise = draw(code.shape)
+            uniform = None if self.prior is None else torch.special.ndtr(draw(code[:, :1].shape))
+            signs = (1, -1)
+        if self.prior is None or uniform is None:
+            mean, variance, place = code, posterior_variance(logit + self.logit), torch.clone
+            divergence = kl_divergence(mean, variance)
+        else:
+            prior = self.prior
+            coordinates = prior.coordinates(code)
+            # The memberships are those of the codes, not trained: their best values follow from
+            # the rest of the bound, so that it does not depend on them to first order.
+            log_memberships = prior.log_memberships(coordinates.detach())
+            cluster = prior.draw(log_memberships, uniform)
+            rows = torch.arange(len(code), device=code.device)
+            mean = coordinates[rows, cluster] * prior.gains[cluster]
+            variance = posterior_variance(logit + self.logit[cluster])
+            place = partial(prior.codes, cluster=cluster)
+            divergence = kl_divergence(mean, variance)
+            divergence = divergence + (log_memberships - prior.log_shares)[rows, cluster]
+        noise = noise * variance.sqrt()
+        nats = [
+            self.negative_log_likelihood(place(mean + sign * noise), x, known) for sign in signs
+        ]
+        reconstruction = nats[0] if len(nats) == 1 else (nats[0] + nats[1]) / 2.0
+        return torch.stack([reconstruction, divergence], dim=-1)
 
     def by_hand(self, precision: str) -> ByHand | None:
         """Give the derivatives of `loss` if both networks are dense and this is not a subclass."""
@@ -283,17 +343,35 @@ class VariationalAutoencoder(TrainableModule):
         # An operation takes a tensor in half the time that it takes a number.
         smallest_variance = logit_offset.new_tensor(SMALLEST_VARIANCE)
         prior_variance = torch.ones_like(smallest_variance)
+        prior = self.prior
 
         def loss_and_gradients(batch: Batch) -> Tensor:
             x = batch.x
             shares = batch.shares()  # (batch, 1)
             cell_shares = shares if batch.known is None else shares * batch.known
             kl_shares = self._warm_beta * shares
-            mean, logit = encoder.forward(x).chunk(2, dim=-1)  # (batch, n_components)
-            sigmoid = torch.sigmoid(logit + logit_offset)
+            code, logit = encoder.forward(x).chunk(2, dim=-1)  # (batch, n_components)
+            if prior is None:
+                mean, offset = code, logit_offset
+            else:
+                coordinates = prior.coordinates(code)
+                log_memberships = prior.log_memberships(coordinates)
+                # In the order of `loss`, which draws the noise first.
+                noise = normal_like(code)
+                cluster = prior.draw(log_memberships, uniform_like(code[:, :1]))
+                rows = torch.arange(len(code), device=code.device)
+                gains = prior.gains[cluster]
+                mean = coordinates[rows, cluster].mul_(gains)
+                offset = logit_offset[cluster]
+            sigmoid = torch.sigmoid(logit + offset)
             variance = sigmoid + smallest_variance
-            noise = variance.sqrt().mul_(normal_like(variance))
-            output = decoder.forward(mean + noise)
+            if prior is None:
+                noise = variance.sqrt().mul_(normal_like(variance))
+                z = mean + noise
+            else:
+                noise.mul_(variance.sqrt())
+                z = prior.codes(mean + noise, cluster)
+            output = decoder.forward(z)
             noise_variance = self.noise_variance()
             if noise_variance is None:
                 nats, by_output = density.with_derivatives(output, x, cell_shares)
@@ -306,6 +384,8 @@ class VariationalAutoencoder(TrainableModule):
                     slope = noise_variance - VARIANCE_FLOOR
                     noise_gradient.add_(by_noise_variance.mul_(slope), alpha=LOG_VARIANCE_SCALE)
             by_z = decoder.backward(by_output)
+            if prior is not None:
+                by_z = prior.coordinates_of(by_z, cluster)  # by w, from here on
             excess = variance - prior_variance
             # From here on tensors are overwritten when they are read for the last time: the
             # divergence reads `excess`, the next line scales it in place, and `by_z` becomes the
@@ -314,9 +394,17 @@ class VariationalAutoencoder(TrainableModule):
             # Of the logarithm of the variance: noise is its root times what was drawn.
             by_log_variance = noise.mul_(by_z).add_(excess.mul_(kl_shares))
             by_logit = sigmoid_backward(by_log_variance.div_(variance + variance), sigmoid)
-            logit_gradient.add_(by_logit.sum(dim=0))
-            encoder.accumulate(torch.cat([by_z.addcmul_(mean, kl_shares), by_logit], dim=-1))
-            return torch.stack([nats, divergence.mul_(batch.shares(2)).sum()])
+            by_mean = by_z.addcmul_(mean, kl_shares)
+            kl = divergence.mul_(batch.shares(2)).sum()
+            if prior is None:
+                logit_gradient.add_(by_logit.sum(dim=0))
+            else:
+                logit_gradient.index_add_(0, cluster, by_logit)
+                by_mean = prior.by_code(by_mean.mul_(gains), cluster)
+                log_ratio = (log_memberships - prior.log_shares)[rows, cluster]
+                kl = kl + torch.dot(log_ratio, shares.expand(len(code), 1).reshape(-1))
+            encoder.accumulate(torch.cat([by_mean, by_logit], dim=-1))
+            return torch.stack([nats, kl])
 
         return ByHand(loss_and_gradients, own_weights.parameters)
 
@@ -334,7 +422,37 @@ class VariationalAutoencoder(TrainableModule):
 
         The evidence lower bound, or with several samples that of importance weights.
         """
-        mean, variance = self.posterior(x)
+        code, logit = self._encoded(x)
+        prior = self.prior
+        if prior is None:
+            variance = posterior_variance(logit + self.logit)
+            return self._bound(x, known, code, variance, n_importance_samples, torch.clone)
+        coordinates = prior.coordinates(code)
+        log_memberships = prior.log_memberships(coordinates)
+        log_densities = torch.full_like(log_memberships, -math.inf)
+        for cluster in range(self.n_clusters):
+            rows = (log_memberships[:, cluster] > math.log(SMALLEST_SHARE)).nonzero()[:, 0]
+            if len(rows) > 0:
+                log_densities[rows, cluster] = prior.log_shares[cluster] + self._bound(
+                    x[rows],
+                    None if known is None else known[rows],
+                    coordinates[rows, cluster] * prior.gains[cluster],
+                    posterior_variance(logit[rows] + self.logit[cluster]),
+                    n_importance_samples,
+                    partial(prior.codes_in, cluster),
+                )
+        return log_densities.logsumexp(dim=-1)
+
+    def _bound(
+        self,
+        x: Tensor,
+        known: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        n_importance_samples: int,
+        place: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Lower bound with a standard normal prior of w, whose code `place` gives, (batch,)."""
         std = variance.sqrt()
         weighted = n_importance_samples > 1
         if weighted:
@@ -344,14 +462,14 @@ class VariationalAutoencoder(TrainableModule):
         n_rows, n_points = len(x), len(points)
         bound = x.new_full((n_rows,), -math.inf if weighted else 0.0)
         for chunk in points.to(x).split(max(1, INFERENCE_BATCH_SIZE // n_rows)):
-            z = mean + chunk[:, None] * std  # (n_points of the chunk, batch, n_components)
+            w = mean + chunk[:, None] * std  # (n_points of the chunk, batch, n_components)
             rows = x.expand(len(chunk), *x.shape).flatten(0, 1)
             cells = None if known is None else known.expand(len(chunk), *x.shape).flatten(0, 1)
-            log_weight = -self.negative_log_likelihood(z.flatten(0, 1), rows, cells)
+            log_weight = -self.negative_log_likelihood(place(w).flatten(0, 1), rows, cells)
             log_weight = log_weight.reshape(len(chunk), n_rows)
             if weighted:
-                # log p(z) - log q(z|x)
-                log_ratio = (torch.square(chunk)[:, None] + variance.log() - torch.square(z)) / 2.0
+                # log p(w) - log q(w|x)
+                log_ratio = (torch.square(chunk)[:, None] + variance.log() - torch.square(w)) / 2.0
                 log_weight = log_weight + log_ratio.sum(dim=-1)
                 bound = torch.logaddexp(bound, log_weight.logsumexp(dim=0))
             else:
@@ -364,25 +482,35 @@ class VariationalAutoencoder(TrainableModule):
 class VAETransformer(BaseAutoencoder):
     """Variational autoencoder: a code, a generator and a density of the rows.
 
-    Rows x are thought to come from codes z with a standard normal distribution, through a decoder
-    and noise, p(x|z). An encoder gives the normal distribution q(z|x) that approximates the
-    posterior of the code of a row. Both are trained to raise the evidence lower bound
+    Rows x are thought to come from codes z through a decoder and noise, p(x|z). The codes are those
+    of one or several clusters, each a normal distribution. An encoder gives the distribution q(z|x)
+    that approximates the posterior of the code of a row. Both are trained to raise the evidence
+    lower bound
 
     ``log p(x) >= E[log p(x|z)] - KL(q(z|x) || p(z))``,
 
-    in nats and summed over the features. By default the two begin at the linear variational
-    autoencoder, which is known in closed form: it is probabilistic PCA, and its bound is the
-    log-density of PCA. They leave it only where that raises the bound of rows that are held out.
-    A learned noise variance takes the place of a weight of the divergence that would have to be
-    tuned.
+    in nats and summed over the features. By default the two begin at the linear model, which needs
+    no training: a mixture of probabilistic PCAs, whose bound is its log-density. With one cluster
+    that is the log-density of PCA. They leave it only where that raises the bound of rows that are
+    held out. A learned noise variance takes the place of a weight of the divergence that would have
+    to be tuned.
 
     Parameters
     ----------
-    n_components : int or float, default=0.9
-        Length of the code. A float between 0 and 1 means as many components as PCA needs to keep
-        that share of the variance: hundreds for wide tables whose columns have little in common,
-        such as counts of words. ``verbose=True`` shows how many, and an integer is faster then. A
-        code longer than the row is allowed.
+    n_components : "auto", int or float, default="auto"
+        Length of the code. "auto" is the one under which unseen rows are most likely: that of
+        probabilistic PCA, or all columns if clusters need less noise than that leaves. It is made
+        for the density, and often nearly as long as the row; give a number for a short code. With
+        the losses "bernoulli" and "poisson" it stands for 0.9. A float between 0 and 1 means as
+        many components as PCA needs to keep that share of the variance: hundreds for wide tables
+        whose columns have little in common, such as counts of words. ``verbose=True`` shows how
+        many, and an integer is faster then. A code longer than the row is allowed.
+    n_clusters : "auto" or int, default="auto"
+        Number of normal distributions that the codes come from. With 1 it is the standard normal
+        distribution, and the start is probabilistic PCA. "auto" takes 1, 2, 4, 8 or 16: twice as
+        many for as long as that raises the density of held-out rows by more than its standard
+        error. It is 1 where there is no linear code to find clusters in, with a `network` or
+        ``init="random"``, and with other losses than "squared_error" and "gaussian".
     hidden_layer_sizes : int or sequence of int, default=(128, 64)
         Units of each hidden layer of the encoder; the decoder mirrors them. With ``()`` both are
         one linear layer.
@@ -400,9 +528,10 @@ class VAETransformer(BaseAutoencoder):
     init : {"pca", "random"}, default="pca"
         Start of the dense network. "pca" gives encoder and decoder a linear path beside the
         non-linear one, and puts the paths at the solution of probabilistic PCA of the rows that are
-        trained on. Where training does not raise the monitored bound by more than its standard
-        error, `fit` returns that of all rows. With a logistic output the start is PCA to first
-        order. "random" is the plain network with Glorot's weights, which is the start of Keras.
+        trained on, or of a mixture of them. Where training does not raise the monitored bound by
+        more than its standard error, `fit` returns that of all rows. With a logistic output the
+        start is PCA to first order. "random" is the plain network with Glorot's weights, which is
+        the start of Keras.
     use_bias : bool, default=True
         Whether layers add a bias. If False, centre the columns of X.
     loss : {"squared_error", "absolute_error", "bernoulli", "gaussian", "poisson"} or list of \
@@ -487,6 +616,8 @@ class VAETransformer(BaseAutoencoder):
         logits of variances of the posterior, its child `decoder` is that of the code.
     n_components_ : int
         Length of the code.
+    n_clusters_ : int
+        Number of clusters of codes. It is below `n_clusters` where some found no rows.
     noise_variance_ : float, ndarray of shape (`n_features_in_`,) or None
         Variance of the distribution around the reconstruction, in squared units of X: one for all
         features, or with ``loss="gaussian"`` one for each. None with the losses "bernoulli" and
@@ -522,7 +653,8 @@ class VAETransformer(BaseAutoencoder):
 
     See Also
     --------
-    PCA : Its `score_samples` is the log-density that training starts at.
+    PCA : Its `score_samples` is the log-density that training starts at with one cluster.
+    sklearn.mixture.GaussianMixture : The mixture without a short code, noise or networks.
     AutoencoderTransformer : Reconstruction without a density.
     sklearn.decomposition.FactorAnalysis : The linear model with a noise variance for each feature.
 
@@ -546,6 +678,9 @@ class VAETransformer(BaseAutoencoder):
     (2021). The learned noise variance.
 
     Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR (2016).
+
+    Tipping & Bishop, "Mixtures of probabilistic principal component analysers", Neural Computation
+    11 (1999).
 
     Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational
     framework", ICLR (2017).
@@ -571,6 +706,11 @@ class VAETransformer(BaseAutoencoder):
             for name, constraint in BaseAutoencoder._parameter_constraints.items()
             if name not in ("tied_weights", "sparsity", "contraction", "pretrain_iter")
         },
+        "n_components": [
+            StrOptions({"auto"}),
+            *BaseAutoencoder._parameter_constraints["n_components"],
+        ],
+        "n_clusters": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "noise_variance": [StrOptions({"learned"}), Interval(Real, 0, None, closed="neither")],
         "beta": [Interval(Real, 0, None, closed="left")],
         "beta_warmup": [Interval(Integral, 0, None, closed="left")],
@@ -581,8 +721,9 @@ class VAETransformer(BaseAutoencoder):
 
     def __init__(
         self,
-        n_components: int | float = 0.9,
+        n_components: int | float | Literal["auto"] = "auto",
         *,
+        n_clusters: int | Literal["auto"] = "auto",
         hidden_layer_sizes: int | Sequence[int] = (128, 64),
         activation: str = "silu",
         network: Network | None = None,
@@ -614,6 +755,7 @@ class VAETransformer(BaseAutoencoder):
         verbose: bool = False,
     ) -> None:
         self.n_components = n_components
+        self.n_clusters = n_clusters
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.network = network
@@ -727,7 +869,7 @@ class VAETransformer(BaseAutoencoder):
             What `transform` gives, in the dtype of X.
         std : ndarray of shape (n_samples, `n_components_`)
             Standard deviation along each component. Where a component carries nothing about the
-            row, it is that of the prior, one.
+            row, it is that of the codes of all rows: one, with one cluster.
         """
         moments = self._apply("posterior_moments", self._read(X)[0])
         return moments[:, : self.n_components_], moments[:, self.n_components_ :]
@@ -739,7 +881,7 @@ class VAETransformer(BaseAutoencoder):
         *,
         with_noise: bool = False,
     ) -> np.ndarray:
-        """Generate new rows: decode codes drawn from the prior.
+        """Generate new rows: decode codes drawn from the clusters.
 
         Parameters
         ----------
@@ -765,7 +907,12 @@ class VAETransformer(BaseAutoencoder):
         if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
         rng = check_random_state(random_state)
-        X = self._apply("decode", rng.standard_normal((int(n_samples), self.n_components_)))
+        codes = rng.standard_normal((int(n_samples), self.n_components_))
+        prior = self.module_.prior
+        if prior is not None:
+            clusters = rng.choice(self.n_clusters_, size=len(codes), p=prior.shares())
+            codes = prior.place_codes(codes, clusters)
+        X = self._apply("decode", codes)
         if not with_noise:
             return X
         density = loss_of(self._fitted_loss).density
@@ -778,6 +925,15 @@ class VAETransformer(BaseAutoencoder):
         encoder, _ = self._build_network(n_features, 2 * n_components)
         _, decoder = self._build_network(n_features, n_components)
         fixed = None if self.noise_variance == "learned" else float(self.noise_variance)
+        noise, mixture, n_clusters = 0.0, None, 1
+        if start is None:
+            n_clusters = int(getattr(self, "n_clusters_", self.n_clusters))
+        elif start.linear is not None:
+            choice = start.choice
+            noise = most_likely_noise(start.linear, n_features, fixed, choice.noise_share)
+            if choice.n_clusters > 1:
+                mixture = mixture_of_rows(start.rows, start.linear, choice.n_clusters, noise)
+                n_clusters = len(mixture.shares)
         module = VariationalAutoencoder(
             encoder,
             decoder,
@@ -788,6 +944,7 @@ class VAETransformer(BaseAutoencoder):
             noise_variance=fixed,
             beta=self.beta,
             beta_warmup=self.beta_warmup,
+            n_clusters=n_clusters,
         )
         if start is None:
             return module
@@ -796,16 +953,60 @@ class VAETransformer(BaseAutoencoder):
         if start.linear is None:
             module.start_noise_variance(mean_squared_residual(module.reconstruct, start.rows))
             return module
-        axes = start.linear.axes
-        scales, variances, noise = probabilistic_pca(start.linear, n_features, fixed)
-        loadings = scales[:, np.newaxis] * axes
-        projection = (variances / noise)[:, np.newaxis] * loadings
-        self._anchor((encoder, decoder), start.linear, projection, loadings)
+        self._anchor_at_mixture(module, start.linear, noise, mixture)
         # Of huge columns it is infinite in float32, which training says in words.
         noise_by_feature = np.full(n_features, noise) / np.square(start.linear.scales)
         module.start_noise_variance(torch.from_numpy(noise_by_feature).float())
-        module.start_posterior_variance(torch.from_numpy(variances))
         return module
+
+    def _anchor_at_mixture(
+        self,
+        module: VariationalAutoencoder,
+        linear: LinearCode,
+        noise_variance: float,
+        mixture: Mixture | None,
+    ) -> None:
+        """Start at probabilistic PCA, or at a mixture of them."""
+        scales, variances = probabilistic_pca(linear, noise_variance)
+        projection = (variances * scales / noise_variance)[:, np.newaxis] * linear.axes
+        if mixture is None or module.prior is None:
+            module.start_posterior_variance(torch.from_numpy(variances))
+        else:
+            code_variances = np.maximum(linear.variances, noise_variance)
+            scales = scales_of(code_variances, noise_variance)
+            projection = (scales / code_variances)[:, np.newaxis] * linear.axes
+            module.prior.place(mixture, noise_variance, code_variances)
+            module.start_posterior_variance(torch.from_numpy(noise_variance / mixture.variances))
+        loadings = scales[:, np.newaxis] * linear.axes
+        self._anchor((module.encoder, module.decoder), linear, projection, loadings)
+
+    def _length(self) -> int | float | None:
+        if not isinstance(self.n_components, str):
+            return self.n_components
+        # Without one variance of the noise the density of a linear code is not that of the rows.
+        has_variance = isinstance(self.loss, str) and loss_of(self.loss).density.has_variance
+        return None if has_variance else SHARE_OF_VARIANCE
+
+    def _choice(self, rows: Rows, n_components: int | None) -> Choice:
+        fixed = None if self.noise_variance == "learned" else float(self.noise_variance)
+        if not isinstance(self.n_clusters, str):
+            counts: tuple[int, ...] = (int(self.n_clusters),)
+        elif (
+            self._is_anchored()
+            and isinstance(self.loss, str)
+            and loss_of(self.loss).elementwise in (squared_error, gaussian)
+            and rows.known is None  # filled cells have less variance than they should
+        ):
+            counts = CLUSTER_COUNTS
+        else:
+            counts = (1,)
+        if n_components is not None and len(counts) == 1:
+            return Choice(n_components, counts[0])
+        return choose(rows, n_components, counts, fixed)
+
+    def _resolved_parameters(self, module: TrainableModule) -> dict[str, Any]:
+        assert isinstance(module, VariationalAutoencoder)
+        return {"n_clusters": module.n_clusters}
 
     def _check_likelihood(self) -> None:
         density = loss_of(self.loss).density
@@ -815,6 +1016,13 @@ class VAETransformer(BaseAutoencoder):
                 f"noise_variance={self.noise_variance} fixes one variance for all features, which "
                 f"loss={self.loss!r} does not have; use loss='squared_error' or "
                 "noise_variance='learned'."
+            )
+        has_code = self._is_anchored() and isinstance(self.loss, str)
+        if not isinstance(self.n_clusters, str) and self.n_clusters > 1 and not has_code:
+            raise ValueError(
+                f"n_clusters={self.n_clusters} needs the dense network with init='pca' and one "
+                "loss for all columns, whose linear code the clusters are fitted in; use "
+                "network=None and init='pca', or n_clusters=1."
             )
         if self.beta_warmup > self.max_iter:
             raise ValueError(
@@ -837,6 +1045,7 @@ class VAETransformer(BaseAutoencoder):
                 noise_variance = float(noise_variance[0])
         return {
             "active_units_": int(np.count_nonzero(variances > ACTIVE_VARIANCE)),
+            "n_clusters_": module.n_clusters,
             "noise_variance_": noise_variance,
         }
 

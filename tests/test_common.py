@@ -26,7 +26,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.testing import assert_close
 
 from skae import PCA, AutoencoderTransformer, DenoisingAutoencoder, VAETransformer
-from skae._base import Start
 from skae._losses import LOSSES
 from skae._random import normal_like, private_random_numbers
 from skae._rows import Batch, to_rows
@@ -36,7 +35,8 @@ from skae.networks import Conv1dNetwork, Conv2dNetwork, RecurrentNetwork
 ANY_WIDTH = [
     AutoencoderTransformer(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
     DenoisingAutoencoder(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
-    VAETransformer(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
+    VAETransformer(2, n_clusters=1, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
+    VAETransformer(2, n_clusters=3, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
 ]
 FOUR_COLUMNS = [
     AutoencoderTransformer(2, network=network, max_iter=3, random_state=0)
@@ -181,7 +181,10 @@ def assert_same_outputs(actual, desired, **tolerances):
 def trainable(estimator, X):
     """The module of an estimator before training, in float64, away from its start."""
     with private_random_numbers(0, torch.device("cpu")):
-        module = estimator._build_module(4, 2, Start(to_rows(X, None, None), None)).double()
+        rows = to_rows(X, None, None)
+        choice, linear = estimator._choose(rows, False, None)
+        linear = estimator._linear_start(rows, choice.n_components, False, linear)
+        module = estimator._start(rows, choice, False, linear).double()
         for weights in module.parameters():
             weights.data += 0.3 * normal_like(weights)  # opens gates, fills layers of zeros
     module.train()

@@ -1,14 +1,19 @@
 """Unknown cells in autoencoders."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse, stats
 from sklearn.base import clone
 from sklearn.utils import get_tags
 
 from skae import PCA, AutoencoderTransformer, DenoisingAutoencoder, VAETransformer
+from skae._restorer import Restorer
+from skae._unknown import hide
 
 SMALL = {"hidden_layer_sizes": (8,), "max_iter": 3, "random_state": 0}
 KINDS = [
@@ -166,6 +171,71 @@ def test_a_linear_autoencoder_stays_at_pca_of_the_known_cells(gaps):
     axes, _ = np.linalg.qr(model.module_.decoder[0].weight.detach().numpy())
     cosines = np.linalg.svd(PCA(5).fit(gaps).components_[:3] @ axes).S
     assert cosines.min() > 0.999
+
+
+# Networks that restore hidden cells
+
+
+@pytest.fixture(scope="module")
+def curved():
+    """A circle and its distance from a corner: what is unknown follows from what is known."""
+    angle = np.random.default_rng(0).uniform(0, 2 * np.pi, 600)
+    X = np.column_stack([np.cos(angle), np.sin(angle), np.cos(2 * angle), np.sin(2 * angle)])
+    return X, np.where(np.random.default_rng(1).random(X.shape) < 0.2, np.nan, X)
+
+
+def test_what_is_not_linear_is_filled_better_than_by_a_gaussian(curved):
+    X, gaps = curved
+    model = AutoencoderTransformer(2, max_iter=20, random_state=0).fit(gaps)
+    of_gaussian = explained(PCA().fit(gaps).impute(gaps), X, gaps)
+    assert explained(model.impute(gaps), X, gaps) > of_gaussian + 0.3
+    again = pickle.loads(pickle.dumps(model))
+    assert_array_equal(again.impute(gaps), model.impute(gaps))
+    other = clone(model).fit(gaps)
+    assert_array_equal(other.impute(gaps), model.impute(gaps))
+
+
+def test_rows_of_a_gaussian_are_filled_by_it(X, gaps):
+    """There is nothing to gain, and held-out rows say so."""
+    model = AutoencoderTransformer(2, **SMALL).fit(gaps)
+    assert model._completion["network"] is None
+    assert_allclose(model.impute(gaps), PCA().fit(gaps).impute(gaps), atol=0.2)
+
+
+def test_few_rows_are_not_overfitted():
+    """Columns that do not depend on each other are best filled by their means."""
+    X = np.random.default_rng(0).normal(size=(40, 20))
+    gaps = np.where(np.random.default_rng(1).random(X.shape) < 0.3, np.nan, X)
+    model = AutoencoderTransformer(2, **SMALL).fit(gaps)
+    assert explained(model.impute(gaps), X, gaps) > -0.1
+    assert explained(PCA().fit(gaps).impute(gaps), X, gaps) < -0.5
+
+
+def test_units_of_columns_do_not_matter(X, gaps):
+    units = np.array([1e-6, 1.0, 1e3, 1e9, 1e-2, 1.0])
+    filled = AutoencoderTransformer(2, **SMALL).fit(gaps).impute(gaps)
+    scaled = AutoencoderTransformer(2, **SMALL).fit(gaps * units).impute(gaps * units)
+    assert_allclose(scaled / units, filled, rtol=1e-4)
+
+
+def test_hidden_cells_are_known_and_leave_one():
+    known = np.random.default_rng(0).random((500, 3)) < 0.5
+    known = known[:, [0, 0, 1, 2, 2]]
+    hidden = hide(known, [2, 1, 2], np.random.default_rng(1))
+    assert not (hidden & ~known).any()
+    assert ((known & ~hidden).any(axis=1) == known.any(axis=1)).all()
+    assert 0.1 < hidden[known].mean() < 0.5
+    assert_array_equal(hidden[:, [0, 3]], hidden[:, [1, 4]])  # features of one cell
+
+
+def test_the_gradient_of_the_restorer_reaches_every_weight():
+    module = Restorer(3)
+    with torch.no_grad():
+        module.weights[-1].uniform_(-1, 1)
+    x = torch.cat([torch.randn(5, 3), torch.ones(5, 3)], dim=1)
+    module.loss(x, torch.randn(5, 3), torch.ones(5, 3, dtype=torch.bool)).mean().backward()
+    for name, weights in module.named_parameters():
+        assert weights.grad.abs().sum() > 0, name
 
 
 def test_tables_in_files_may_have_gaps(tmp_path, estimator, gaps):

@@ -249,7 +249,8 @@ DETECTED = [
     PCA(3),
     AutoencoderTransformer(3, **FAST),
     DenoisingAutoencoder(3, **FAST),
-    VAETransformer(3, **FAST),
+    VAETransformer(3, n_clusters=1, **FAST),
+    VAETransformer(3, n_clusters=2, **FAST),
     AutoencoderTransformer(3, network=Conv1dNetwork((6, 2), (4,), kernel_size=3), **FAST),
     make_pipeline(StandardScaler(), AutoencoderTransformer(3, **FAST)),
     make_pipeline(StandardScaler(), make_pipeline(PCA(6), VAETransformer(3, **FAST))),
@@ -310,6 +311,14 @@ def test_a_score_that_is_not_finite_is_an_outlier(short_training):
     row = np.full((1, 12), np.nan)
     outputs = to_session(detector, X, "score_samples").run(None, {"X": row})
     assert [output.item() for output in outputs] == [-1, -np.inf, -np.inf]
+
+
+@pytest.mark.parametrize("estimator", [PCA(2), AutoencoderTransformer(2, max_iter=2)])
+def test_models_of_unknown_cells_are_refused(estimator):
+    gaps = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X)
+    model = estimator.fit(gaps)
+    with pytest.raises(ValueError, match="fitted to rows with unknown cells.*model.impute"):
+        to_session(model, X)
 
 
 def test_p_values_without_calibration_rows_are_refused():

@@ -48,6 +48,9 @@ OWN_WORDS = {
     },
 }
 
+# What takes more kinds of values than in `AutoencoderTransformer`.
+OWN_TYPES = {"VAETransformer": {"n_components"}}
+
 
 def class_name(cls):
     return cls.__name__
@@ -67,6 +70,7 @@ def test_autoencoders_describe_what_they_share_in_the_same_words(cls):
     own_words = OWN_WORDS[cls.__name__]
     for section, include in {"Parameters": "include_params", "Attributes": "include_attrs"}.items():
         shared = names(pair[0], section) & names(pair[1], section)
+        shared -= OWN_TYPES.get(cls.__name__, set())
         assert_docstring_consistency(pair, **{include: sorted(shared - own_words.keys())})
         for name in sorted(shared & own_words.keys()):
             beginning = f"{re.escape(own_words[name])}.*"

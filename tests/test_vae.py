@@ -13,7 +13,8 @@ from scipy.stats import bernoulli, multivariate_normal, norm
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.decomposition import PCA
-from sklearn.model_selection import GridSearchCV
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.distributions import Normal
@@ -31,7 +32,8 @@ from skae._vae import (
 )
 from skae.networks import Conv2dNetwork, RecurrentNetwork
 
-UNTRAINED = {"early_stopping": False, "learning_rate_init": 1e-30, "max_iter": 1, "random_state": 0}
+START = {"early_stopping": False, "learning_rate_init": 1e-30, "max_iter": 1, "random_state": 0}
+UNTRAINED = {"n_clusters": 1, **START}
 QUICK = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0}
 
 
@@ -53,6 +55,10 @@ def digits():
 @pytest.fixture(scope="module")
 def trained(iris):
     return VAETransformer(1, early_stopping=False, init="random", **QUICK).fit(iris)
+
+
+def network_of_a_user(n_features, n_components):
+    return nn.Linear(n_features, n_components), nn.Linear(n_components, n_features)
 
 
 # Mathematics
@@ -162,6 +168,145 @@ def test_training_improves_the_bound(digits, early_stopping, loss):
     assert vae.score(test + noisy) > pca.score(test + noisy) + 1.0
 
 
+# The clusters
+
+
+def covariances_of(vae):
+    """Means and covariances of rows in each cluster of a linear model, from its decoder."""
+    prior, loadings = vae.module_.prior, vae.module_.decoder.linear.weight.detach().numpy()
+    shape = (vae.n_clusters_, vae.n_components_, vae.n_components_)
+    within = prior.loadings.numpy().reshape(shape).astype(float) @ loadings.T
+    noise = vae.noise_variance_ * np.eye(len(loadings))
+    return vae.inverse_transform(prior.centers.numpy().astype(float)), [
+        axes.T @ axes + noise for axes in within
+    ]
+
+
+@pytest.mark.parametrize("parameters", [{"n_components": 2}, {"n_components": 4}, {}])
+@pytest.mark.parametrize("loss", ["squared_error", "gaussian"])
+def test_without_training_the_bound_is_the_log_density_of_a_mixture(iris, parameters, loss):
+    vae = VAETransformer(n_clusters=3, loss=loss, **parameters, **START).fit(iris)
+    if loss == "gaussian":
+        assert_allclose(vae.noise_variance_, vae.noise_variance_[0])
+        vae.noise_variance_ = vae.noise_variance_[0]
+    shares = np.exp(vae.module_.prior.log_shares.numpy().astype(float))
+    means, covariances = covariances_of(vae)
+    logs = [
+        np.log(share) + multivariate_normal(mean, covariance).logpdf(iris)
+        for share, mean, covariance in zip(shares, means, covariances, strict=True)
+    ]
+    desired = logsumexp(logs, axis=0)
+    assert_allclose(vae.score_samples(iris), desired, atol=1e-3)
+    assert desired.mean() > PCA(vae.n_components_).fit(iris).score(iris) + 0.3
+    vae.set_params(n_importance_samples=7)
+    assert_allclose(vae.score_samples(iris), desired, atol=1e-3)
+    # The posterior of the code is what the mixture says of it.
+    memberships = np.exp(np.stack(logs) - desired)
+    expected = sum(
+        membership[:, np.newaxis]
+        * (
+            mean
+            + (iris - mean)
+            @ np.linalg.solve(covariance, covariance - vae.noise_variance_ * np.eye(4))
+        )
+        for membership, mean, covariance in zip(memberships, means, covariances, strict=True)
+    )
+    assert_allclose(vae.reconstruct(iris), expected, atol=1e-4)
+
+
+def test_the_mixture_is_that_of_scikit_learn_where_clusters_are_apart():
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(3, 4)) * 8.0
+    X = np.concatenate([center + rng.normal(size=(400, 4)) * [2, 1, 1, 0.3] for center in centers])
+    desired = GaussianMixture(3, random_state=0).fit(X)
+    vae = VAETransformer(random_state=0, n_clusters=3, **{k: START[k] for k in list(START)[:3]})
+    assert_allclose(vae.fit(X).score(X), desired.score(X), atol=0.02)
+    sample = vae.sample(20_000, random_state=0, with_noise=True)
+    assert_allclose(sample.mean(axis=0), X.mean(axis=0), atol=0.2)
+    assert_allclose(np.cov(sample.T), np.cov(X.T), atol=0.06 * np.cov(X.T).max())
+
+
+@pytest.mark.parametrize("n_clusters", [1, 2])
+def test_the_number_of_clusters_is_that_of_the_rows(n_clusters):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 3)) + 10.0 * rng.integers(0, n_clusters, (500, 1))
+    assert VAETransformer(**START).fit(X).n_clusters_ == n_clusters
+
+
+def test_the_length_of_the_code_is_that_of_probabilistic_pca():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 12)) + 0.1 * rng.normal(size=(400, 12))
+    vae = VAETransformer(**START).fit(X)
+    scores = [cross_val_score(PCA(k, svd_solver="full"), X, cv=5).mean() for k in range(1, 12)]
+    assert vae.n_components_ == np.argmax(scores) + 1 == 3
+
+
+def test_one_row_far_away_does_not_decide_the_length_of_the_code():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(700, 3)) @ rng.normal(size=(3, 8)) + 0.1 * rng.normal(size=(700, 8))
+    X[5, 4] = 500.0
+    vae = VAETransformer(n_clusters=1, **START).fit(X)
+    assert 3 <= vae.n_components_ <= 4
+
+
+def test_scores_with_clusters_are_bounds_of_the_log_density():
+    rng = np.random.default_rng(0)
+    z = 3.0 * rng.integers(0, 2, 300) - 1.5 + rng.normal(size=300)
+    X = np.stack([z, np.square(z) / 10.0], axis=1) + 0.3 * rng.normal(size=(300, 2))
+    vae = VAETransformer(1, n_clusters=2, early_stopping=False, **QUICK | {"max_iter": 30}).fit(X)
+    prior, z = vae.module_.prior, np.linspace(-6.0, 6.0, 4001)
+    in_clusters = norm.logpdf(z, prior.centers.numpy(), np.abs(prior.loadings.numpy()))
+    log_density_of_codes = logsumexp(prior.log_shares.numpy()[:, np.newaxis] + in_clusters, axis=0)
+    means = vae.inverse_transform(z[:, np.newaxis])
+    log_likelihood = np.stack(
+        [norm.logpdf(x, means, np.sqrt(vae.noise_variance_)).sum(axis=1) for x in X]
+    )
+    density = logsumexp(log_likelihood + log_density_of_codes, axis=1) + np.log(z[1] - z[0])
+    bound = vae.score_samples(X)
+    assert (bound <= density + 0.05).all()
+    exact = vae.set_params(n_importance_samples=5000).score_samples(X)
+    assert_allclose(exact, density, atol=0.03)
+    assert bound.mean() < density.mean()
+
+
+@pytest.mark.parametrize("parameters", [{"init": "random"}, {"network": network_of_a_user}])
+def test_clusters_need_the_linear_code(iris, parameters):
+    with pytest.raises(ValueError, match="n_clusters=2 needs the dense network"):
+        VAETransformer(2, n_clusters=2, **parameters, max_iter=2).fit(iris)
+    assert VAETransformer(2, **parameters, max_iter=2).fit(iris).n_clusters_ == 1
+
+
+def test_more_clusters_than_rows_differ_become_fewer():
+    X = np.repeat([[0.0, 1.0], [5.0, -3.0]], 10, axis=0)
+    vae = VAETransformer(1, n_clusters=5, **QUICK).fit(X)
+    assert vae.n_clusters_ <= 2
+    assert np.isfinite(vae.score_samples(X)).all()
+
+
+def test_rows_far_from_all_clusters_have_finite_codes(iris):
+    vae = VAETransformer(2, n_clusters=3, **QUICK).fit(iris)
+    far = np.array([[1e25, 0.0, 0.0, 0.0]])
+    for X in (far, far.astype(np.float32)):
+        assert np.isfinite(vae.transform(X)).all()
+        assert np.isfinite(vae.score_samples(X)).all()
+
+
+def test_a_code_longer_than_the_row_is_allowed_with_clusters(iris):
+    vae = VAETransformer(6, n_clusters=3, **START).fit(iris)
+    shorter = VAETransformer(4, n_clusters=3, **START).fit(iris)
+    assert_allclose(vae.score_samples(iris), shorter.score_samples(iris), atol=3e-3)
+    assert np.isfinite(vae.set_params(learning_rate_init="auto", max_iter=3).fit(iris).score(iris))
+
+
+def test_passes_and_continued_fits_keep_the_clusters(iris):
+    vae = VAETransformer(2, n_clusters="auto", **QUICK).partial_fit(iris)
+    n_clusters = vae.n_clusters_
+    assert vae.partial_fit(iris[:10]).n_clusters_ == n_clusters > 1
+    continued = VAETransformer(2, warm_start=True, **QUICK).fit(iris)
+    first = continued.n_clusters_
+    assert continued.fit(iris[:60]).n_clusters_ == first
+
+
 def test_bernoulli_starts_near_the_tangent_of_pca(digits):
     vae = VAETransformer(2, loss="bernoulli", **UNTRAINED).fit(digits)
     mean = digits.mean(axis=0)
@@ -246,8 +391,10 @@ def test_the_loss_is_the_negative_bound_in_nats(iris):
     assert monitored == module.total(module.loss(x)).mean().item()
 
 
-def test_gradients_are_those_of_finite_differences(iris):
-    module = VAETransformer(2, loss="gaussian", init="random", **QUICK).fit(iris).module_.double()
+@pytest.mark.parametrize("n_clusters", [1, 3])
+def test_gradients_are_those_of_finite_differences(iris, n_clusters):
+    vae = VAETransformer(2, loss="gaussian", n_clusters=n_clusters, **QUICK).fit(iris)
+    module = vae.module_.double()
     x = torch.tensor(iris[:5])
     parameters = dict(module.named_parameters())
 
@@ -322,16 +469,12 @@ def test_the_noise_variance_follows_the_residuals(iris, solver):
 
 def test_unused_components_are_counted_and_have_the_prior_as_posterior(iris):
     # Of four components one has the variance of the noise, so that it carries nothing.
-    vae = VAETransformer(4, early_stopping=False, **QUICK).fit(iris)
+    vae = VAETransformer(4, n_clusters=1, early_stopping=False, **QUICK).fit(iris)
     mean, std = vae.posterior(iris)
     active = mean.var(axis=0) > 0.01
     assert vae.active_units_ == active.sum() == 3
     assert (std[:, ~active] > 0.99).all()
     assert (std[:, active].mean(axis=0) < 0.9).all()
-
-
-def network_of_a_user(n_features, n_components):
-    return nn.Linear(n_features, n_components), nn.Linear(n_components, n_features)
 
 
 @pytest.mark.parametrize("network", [

@@ -23,6 +23,7 @@ from skae._denoising_ensemble import (
     numbers_of_neighbors,
 )
 from skae._losses import LOSSES, learned_variance
+from skae._mixture import SMALLEST_SHARE
 from skae._pca import PCA
 from skae._vae import SMALLEST_VARIANCE, VAETransformer, cubature_points
 from skae.onnx import _losses
@@ -42,6 +43,7 @@ def in_float64(module: nn.Module) -> Any:
 
 def pca_outputs(graph: Graph, model: PCA, x: str) -> Outputs:
     """Give codes, reconstruction and log-density of PCA."""
+    check_gaps(model, model._fit_svd_solver == "em")
     axes, scale = model.components_.astype(np.float64), np.ones(len(model.components_))
     if model.whiten:
         deviations = np.sqrt(model.explained_variance_.astype(np.float64))
@@ -84,6 +86,7 @@ def autoencoder_outputs(graph: Graph, model: Any, x: str) -> Outputs:
     that they save.
     """
     check_loss(model)
+    check_gaps(model, model._completion["from_gaps"])
     module, loss = model.module_, LOSSES[model._fitted_loss]
     wide = graph.in_float64()
     is_variational = isinstance(model, VAETransformer)
@@ -99,7 +102,7 @@ def autoencoder_outputs(graph: Graph, model: Any, x: str) -> Outputs:
     def decoder_output(codes: str) -> str:
         return network(graph, module.decoder, codes, n_components)
 
-    decoded = cache(lambda: decoder_output(encoded()[0]))
+    decoded = cache(lambda: decoder_output(code()))
 
     def activated(output: str) -> str:
         return network(graph, module.output_activation, output, model.n_features_in_)
@@ -125,29 +128,88 @@ def autoencoder_outputs(graph: Graph, model: Any, x: str) -> Outputs:
         losses = cells(loss.elementwise, output, *variance_of_loss())
         return wide, wide.reduce("ReduceMean", losses, 1)
 
-    def bound() -> tuple[Graph, str]:
-        check_one_sample(model)
-        constants = in_float64(module)
-        means, logits = map(wide.cast, encoded())
-        logits = wide.node("Add", logits, array(constants.logit))
-        variances = wide.node("Add", logistic(wide, logits), SMALLEST_VARIANCE)
+    @cache
+    def clusters() -> tuple[str, str]:
+        """Coordinates along the axes of each cluster, and log-probabilities of the clusters."""
+        prior = in_float64(module).prior
+        code = wide.cast(encoded()[0])
+        product = wide.node("MatMul", code, array(prior.rotations).T)
+        flat = wide.node("Add", product, array(prior.offsets))
+        shape = np.array([-1, prior.n_clusters, n_components])
+        coordinates = wide.node("Reshape", flat, shape)
+        distance = wide.node("Mul", wide.square(coordinates), array(prior.precisions) / 2.0)
+        distance = wide.reduce("ReduceSum", distance, 2)
+        largest = float(np.finfo(np.float32).max) / 2.0
+        distance = wide.node("Min", distance, np.float64(largest))
+        logs = wide.node("Sub", array(prior.log_shares - prior.log_scales), distance)
+        return coordinates, wide.node("LogSoftmax", logs, axis=1)
+
+    @cache
+    def code() -> str:
+        """Posterior mean of the code."""
+        if not is_variational or module.prior is None:
+            return encoded()[0]
+        prior = in_float64(module).prior
+        coordinates, log_memberships = clusters()
+        means = wide.node("Mul", coordinates, array(prior.gains))
+        memberships = wide.node("Exp", log_memberships)
+        weighted = wide.node("Mul", means, wide.node("Unsqueeze", memberships, np.array([2])))
+        flat = wide.node("Reshape", weighted, np.array([-1, prior.n_clusters * n_components]))
+        centered = wide.node("MatMul", flat, array(prior.loadings))
+        centers = wide.node("MatMul", memberships, array(prior.centers))
+        return graph.cast(wide.node("Add", centered, centers))
+
+    def bound_in(
+        means: str, variances: str, loadings: np.ndarray | None, center: np.ndarray
+    ) -> str:
+        """Lower bound with a standard normal prior, in one cluster if there are several."""
         points = cubature_points(n_components).numpy()  # (n_points, n_components)
         drawn = wide.node("Mul", points[:, np.newaxis], wide.node("Sqrt", variances))
         drawn = wide.node("Add", drawn, means)  # (n_points, batch, n_components)
         drawn = wide.node("Reshape", drawn, np.array([-1, n_components]))
+        if loadings is not None:
+            drawn = wide.node("Add", wide.node("MatMul", drawn, loadings), center)
         output = decoder_output(graph.cast(drawn))
         output = output if loss.on_logits else activated(output)
         output = graph.node("Reshape", output, np.array([len(points), -1, model.n_features_in_]))
-        noise = constants.noise_variance()
+        noise = in_float64(module).noise_variance()
         nats = cells(loss.density.nats, output, *([] if noise is None else [array(noise)]))
         likelihood = wide.reduce("ReduceMean", wide.reduce("ReduceSum", nats, 2), 0)
         terms = wide.node("Sub", wide.node("Sub", variances, 1.0), wide.node("Log", variances))
         terms = wide.node("Add", terms, wide.square(means))
         divergence = wide.node("Mul", wide.reduce("ReduceSum", terms, 1), 0.5)
-        return wide, wide.node("Neg", wide.node("Add", likelihood, divergence))
+        return wide.node("Neg", wide.node("Add", likelihood, divergence))
+
+    def bound() -> tuple[Graph, str]:
+        check_one_sample(model)
+        constants = in_float64(module)
+        logits = wide.cast(encoded()[1])
+
+        def variances(offset: np.ndarray) -> str:
+            logit = wide.node("Add", logits, offset)
+            return wide.node("Add", logistic(wide, logit), SMALLEST_VARIANCE)
+
+        offsets = array(constants.logit)
+        if module.prior is None:
+            means = wide.cast(encoded()[0])
+            return wide, bound_in(means, variances(offsets), None, np.empty(0))
+        coordinates, log_memberships = clusters()
+        each = wide.split(coordinates, [1] * module.n_clusters, axis=1)
+        prior, parts = constants.prior, []
+        loadings = array(prior.loadings).reshape(module.n_clusters, n_components, n_components)
+        for cluster, center in enumerate(array(prior.centers)):
+            means = wide.node("Squeeze", each[cluster], np.array([1]))
+            means = wide.node("Mul", means, array(prior.gains)[cluster])
+            part = bound_in(means, variances(offsets[cluster]), loadings[cluster], center)
+            part = wide.node("Add", part, array(prior.log_shares)[cluster])
+            parts.append(wide.node("Unsqueeze", part, np.array([1])))
+        logs = wide.node("Concat", *parts, axis=1)
+        is_likely = wide.node("Greater", log_memberships, math.log(SMALLEST_SHARE))
+        logs = wide.node("Where", is_likely, logs, np.float64(-np.finfo(np.float64).max))
+        return wide, wide.reduce("ReduceLogSumExp", logs, 1)
 
     return {
-        "variable": lambda: (graph, encoded()[0]),
+        "variable": lambda: (graph, code()),
         "reconstruction": lambda: (graph, reconstructed()),
         "reconstruction_error": error,
         "score_samples": bound if is_variational else lambda: (wide, wide.node("Neg", error()[1])),
@@ -160,6 +222,16 @@ def check_loss(model: Any) -> None:
         raise ValueError(
             f"A {type(model).__name__} whose loss is a list of blocks cannot be converted to ONNX; "
             "use one loss for all columns."
+        )
+
+
+def check_gaps(model: Any, has_gaps: bool) -> None:
+    """Raise a ValueError if the model was fitted to unknown cells."""
+    if has_gaps:
+        raise ValueError(
+            f"{type(model).__name__} was fitted to rows with unknown cells, which a graph of ONNX "
+            "cannot fill. Fill them before, and fit a model of complete rows to convert it, for "
+            "example clone(model).fit(model.impute(X))."
         )
 
 
