@@ -668,7 +668,7 @@ class TableAutoencoder(
     def _draw_codes(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         """Draw codes from the prior, or from a mixture that is like those of `fit`."""
         if isinstance(self.estimator_, VAETransformer):
-            return rng.standard_normal((n, self.estimator_.n_components_))
+            return self.estimator_._draw_codes(n, rng)
         limit = max(1, len(self._codes) // (MIN_CODES * self._codes.shape[1]))
         deviation = self._codes.std(axis=0)
         scale = np.where(deviation > 0.0, deviation, 1.0)
