@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import joblib
 import numpy as np
 import pandas as pd
@@ -534,3 +536,35 @@ def test_sums_by_column_of_the_table(table):
         assert_allclose(sums[:, place], encoded[:, block.columns].sum(axis=1))
     with pytest.raises(ValueError, match="encoded columns and needs all of them"):
         encoder.sum_by_column(encoded[:, 1:])
+
+
+def test_a_level_of_held_out_rows_only_is_unknown_with_a_warning(model, table):
+    new = table.iloc[:5].assign(town="Aalen")
+    with pytest.warns(UserWarning, match="'town': Aalen"):
+        codes = model.transform(new)
+    assert np.isfinite(codes).all()
+    with pytest.warns(UserWarning, match="'town': Aalen"):
+        errors = model.reconstruction_error(new, per_feature=True)
+    assert errors["town"].isna().all()
+
+
+def test_ten_thousand_levels_are_refused_or_grouped():
+    levels = pd.DataFrame({"id": [f"l{i}" for i in range(10_000)], "x": np.arange(10_000.0)})
+    with pytest.raises(ValueError, match="column 'id' holds 10,000 different values"):
+        TableAutoencoder(PCA(1)).fit(levels)
+    model = TableAutoencoder(PCA(1), kinds={"id": "category"}).fit(levels)
+    assert model.schema_["n_encoded"].tolist() == [50, 1]
+
+
+def test_decimals_and_nested_values_and_mixed_time_zones():
+    rng = np.random.default_rng(0)
+    price = [Decimal(f"{value:.2f}") for value in rng.normal(5, 1, 40)]
+    table = pd.DataFrame({"price": price, "x": rng.normal(size=40)})
+    back = TableAutoencoder(PCA(2)).fit(table).reconstruct(table)
+    assert back["price"].tolist() == price
+    zones = [pd.Timestamp("2024-01-01", tz=zone) for zone in ("UTC", "Asia/Tokyo")] * 20
+    with pytest.raises(ValueError, match="several time zones"):
+        TableAutoencoder(PCA(2)).fit(table.assign(when=pd.Series(zones, dtype=object)))
+    nested = pa.table({"x": table["x"], "tags": [[1, 2]] * 40})
+    with pytest.raises(ValueError, match="'tags' holds nested values"):
+        TableAutoencoder(PCA(1)).fit(nested)
