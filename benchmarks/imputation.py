@@ -1,9 +1,14 @@
-"""How well does PCA fill cells that are hidden at random, next to imputers of scikit-learn?
+"""How well do PCA and autoencoders fill unknown cells, next to imputers of scikit-learn?
 
 R2 of the hidden cells of standardized tables: 1 minus their squared error over their squared
 deviation from zero, which is the mean. The tables are those that scikit-learn bundles and, with
 ``--data``, those of ADBench (its ``.npz`` files in one folder), of at most ``--rows`` random rows.
 Wider tables than ``--columns`` are left out. Cells are scaled by what is known of their column.
+
+``--mechanism`` says which cells are hidden: any ("random"); those of rows in which a random half of
+the columns, of which nothing is hidden, is large on average ("given others"); or large ones ("own
+value"). ``--part first`` are the tables that choices were made on, every second one, and ``--part
+second`` the others.
 
     python benchmarks/imputation.py --data DIR
 """
@@ -27,7 +32,7 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer
 from sklearn.preprocessing import StandardScaler
 
-from skae import PCA
+from skae import PCA, AutoencoderTransformer
 
 
 def impute_by_pca(gaps: np.ndarray, n_components: int | None) -> np.ndarray:
@@ -39,7 +44,12 @@ def impute_by_forests(gaps: np.ndarray) -> np.ndarray:
     return IterativeImputer(forest, max_iter=5, random_state=0).fit_transform(gaps)
 
 
+def impute_by_autoencoder(gaps: np.ndarray) -> np.ndarray:
+    return AutoencoderTransformer(random_state=0).fit(gaps).impute(gaps)
+
+
 CONTESTANTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "AutoencoderTransformer": impute_by_autoencoder,
     "PCA": lambda gaps: impute_by_pca(gaps, None),
     "PCA, a quarter of the components": lambda gaps: impute_by_pca(
         gaps, max(1, round(gaps.shape[1] / 4))
@@ -50,9 +60,27 @@ CONTESTANTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def compare(name: str, X: np.ndarray, share: float, seed: int, labels: list[str]) -> dict[str, Any]:
+def hide(X: np.ndarray, share: float, mechanism: str, rng: np.random.Generator) -> np.ndarray:
+    """Choose cells to hide, a share of all (of half of the columns, given the others)."""
+    uniform = rng.random(X.shape)
+    if mechanism == "random":
+        return uniform < share
+    z = StandardScaler().fit_transform(X)
+    if mechanism == "own value":
+        place = z
+    else:
+        told = rng.permutation(X.shape[1]) < max(1, X.shape[1] // 2)
+        place = np.where(told, np.inf, z[:, told].mean(axis=1, keepdims=True))
+    # Twice the share where it is large, and a tenth of it elsewhere.
+    is_large = place > np.median(place, axis=0)
+    return uniform < np.where(np.isinf(place), 0.0, share * np.where(is_large, 1.9, 0.1))
+
+
+def compare(
+    name: str, X: np.ndarray, share: float, mechanism: str, seed: int, labels: list[str]
+) -> dict[str, Any]:
     """R2 and seconds of every contestant on one table."""
-    hidden = np.random.default_rng(seed).random(X.shape) < share
+    hidden = hide(X, share, mechanism, np.random.default_rng(seed))
     scaler = StandardScaler().fit(np.where(hidden, np.nan, X))
     X = scaler.transform(X)
     gaps = np.where(hidden, np.nan, X)
@@ -75,6 +103,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1500)
     parser.add_argument("--columns", type=int, default=40)
     parser.add_argument("--share", type=float, default=0.3, help="share of the cells to hide")
+    parser.add_argument(
+        "--mechanism", choices=("random", "given others", "own value"), default="random"
+    )
+    parser.add_argument("--part", choices=("first", "second", "all"), default="all")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--without-forests", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -87,12 +119,18 @@ def main() -> None:
         if not (arguments.without_forests and label.endswith("forests"))
     ]
     rows = []
-    for name, X in read_tables(arguments.data, arguments.rows):
-        chosen = arguments.tables is None or name in arguments.tables
-        if not chosen or not 2 <= X.shape[1] <= arguments.columns:
+    tables = [
+        (name, X)
+        for name, X in read_tables(arguments.data, arguments.rows)
+        if 2 <= X.shape[1] <= arguments.columns
+    ]
+    parts = {"first": tables[::2], "second": tables[1::2], "all": tables}
+    for name, X in parts[arguments.part]:
+        if arguments.tables is not None and name not in arguments.tables:
             continue
         for seed in range(arguments.seeds):
-            rows.append(compare(name, X, arguments.share, seed, labels))
+            share, mechanism = arguments.share, arguments.mechanism
+            rows.append(compare(name, X, share, mechanism, seed, labels))
             scores = "  ".join(f"{label} {rows[-1][label]:.3f}" for label in labels)
             print(f"{name:20} {len(X):5} x {X.shape[1]:3}  {scores}", flush=True)
     print(f"\nR2 of the hidden cells, mean of {len(rows)} runs, and seconds")

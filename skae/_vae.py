@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from scipy.special import chdtri
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -63,6 +64,9 @@ MIN_POINTS = 32
 
 # What "auto" keeps of the variance with losses that have no variance themselves.
 SHARE_OF_VARIANCE = 0.9
+
+# Steps after which a chain of codes and unknown cells has forgotten where it began.
+N_STEPS_OF_CHAIN = 20
 
 # Variance over the rows from which a posterior mean counts as active (Burda et al. 2016).
 ACTIVE_VARIANCE = 0.01
@@ -873,6 +877,76 @@ class VAETransformer(BaseAutoencoder):
         """
         moments = self._apply("posterior_moments", self._read(X)[0])
         return moments[:, : self.n_components_], moments[:, self.n_components_ :]
+
+    def impute(
+        self,
+        X: ArrayLike,
+        n_draws: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """Fill the unknown cells of X, by what is expected or by draws.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data. NaN, None, NA, null and masked cells are unknown.
+        n_draws : int, default=None
+            Number of tables to give, in which unknown cells are drawn from their distribution given
+            the known cells of the row: multiple imputation. None gives one table with what the
+            known cells let expect.
+        random_state : int, RandomState instance or None, default=None
+            Determines the draws.
+
+        Returns
+        -------
+        X_filled : ndarray of shape (n_samples, n_features) or (n_draws, n_samples, n_features)
+            In the dtype of X. Known cells are as they are. Without `n_draws`, `set_output` turns it
+            into a DataFrame.
+
+        Raises
+        ------
+        ValueError
+            If `n_draws` is neither None nor a positive integer.
+
+        Notes
+        -----
+        A draw is the end of a chain of 20 steps: a code from the posterior of the filled row, and
+        unknown cells from the likelihood around the decoded code.
+
+        References
+        ----------
+        Rezende, Mohamed & Wierstra, "Stochastic backpropagation and approximate inference in deep
+        generative models", ICML (2014), appendix F.
+
+        Mattei & Frellsen, "Leveraging the exact likelihood of deep latent variable models", NeurIPS
+        (2018).
+        """
+        if n_draws is None:
+            return super().impute(X)
+        if not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1:
+            raise ValueError(f"n_draws={n_draws!r} must be None or an integer of at least 1.")
+        rng = check_random_state(random_state)
+        expected, known = self._read(X)
+        rows = expected.toarray() if issparse(expected) else expected
+        draws = np.repeat(rows[np.newaxis], n_draws, axis=0)
+        if known is None:
+            return draws
+        gaps = np.flatnonzero(~known.all(axis=1))
+        drawn = np.tile(rows[gaps], (n_draws, 1))
+        is_known = np.tile(known[gaps], (n_draws, 1))
+        for _ in range(N_STEPS_OF_CHAIN):
+            drawn = np.where(is_known, drawn, self._draw_around(drawn, rng))
+        draws[:, gaps] = drawn.reshape(n_draws, len(gaps), -1)
+        return draws
+
+    def _draw_around(self, rows: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        """Draw rows from the likelihood, given codes drawn from the posteriors of complete rows."""
+        mean, std = np.split(self._apply("posterior_moments", rows), 2, axis=1)
+        codes = (mean + std * rng.standard_normal(mean.shape)).astype(rows.dtype)
+        density = loss_of(self._fitted_loss).density
+        drawn = density.sample(self._apply("decode", codes), self.noise_variance_, rng)
+        low, high = loss_of(self._fitted_loss).support
+        return np.clip(drawn, low, high).astype(rows.dtype, copy=False)
 
     def sample(
         self,

@@ -238,6 +238,26 @@ def test_the_gradient_of_the_restorer_reaches_every_weight():
         assert weights.grad.abs().sum() > 0, name
 
 
+def test_draws_have_the_conditional_distribution(X):
+    """Of a row of a normal distribution, in closed form."""
+    vae = VAETransformer(3, hidden_layer_sizes=(4,), max_iter=2, random_state=0).fit(X)
+    row = np.append(X[0, :4], [np.nan, np.nan])
+    draws = vae.impute(row[np.newaxis], n_draws=2000, random_state=0)
+    assert draws.shape == (2000, 1, 6)
+    assert_array_equal(draws[:, 0, :4], np.tile(X[0, :4], (2000, 1)))
+    mean, covariance = X.mean(axis=0), PCA(3).fit(X).get_covariance()
+    weights = np.linalg.solve(covariance[:4, :4], covariance[:4, 4:])
+    conditional = covariance[4:, 4:] - covariance[4:, :4] @ weights
+    assert_allclose(
+        draws[:, 0, 4:].mean(axis=0), mean[4:] + (X[0, :4] - mean[:4]) @ weights, atol=0.05
+    )
+    assert_allclose(np.cov(draws[:, 0, 4:].T), conditional, rtol=0.25, atol=0.01)
+    assert_array_equal(vae.impute(row[np.newaxis], n_draws=2, random_state=3)[0, 0, :4], row[:4])
+    assert_array_equal(vae.impute(X, n_draws=2), [X, X])
+    with pytest.raises(ValueError, match="n_draws=0 must be"):
+        vae.impute(X, n_draws=0)
+
+
 def test_tables_in_files_may_have_gaps(tmp_path, estimator, gaps):
     """They are read into memory."""
     file = np.memmap(tmp_path / "table", dtype=np.float64, mode="w+", shape=gaps.shape)

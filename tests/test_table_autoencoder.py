@@ -282,6 +282,21 @@ def test_impute_fills_gaps_only_and_keeps_types(table, gappy):
             assert (hidden[0] == hidden[1]).mean() > 0.5
 
 
+def test_drawn_imputations_differ_in_gaps_only(gappy):
+    gaps, known, model = gappy
+    if not isinstance(model.estimator, VAETransformer):
+        with pytest.raises(ValueError, match="n_draws=2 needs a distribution of unknown cells"):
+            model.impute(gaps, n_draws=2)
+        return
+    one, other = model.impute(gaps, n_draws=2, random_state=0)
+    assert not one.isna().any().any()
+    assert_array_equal(one.dtypes, gaps.dtypes)
+    differs = one.to_numpy() != other.to_numpy()
+    assert differs.any()
+    assert not differs[known].any()
+    assert_frame_equal(model.impute(gaps, n_draws=2, random_state=0)[0], one)
+
+
 def test_impute_leaves_other_columns_alone(table):
     gaps, _ = with_gaps(table)
     gaps["letter"] = [f"Dear Sir or Madam, {i}" for i in range(300)]
