@@ -57,6 +57,8 @@ bench: $(VENV)/installed-$(BENCH)
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/large.py --gigabytes 0.25
+	$(BIN)/python benchmarks/parallel.py
 	$(BIN)/python benchmarks/pca.py --quick
 	$(BIN)/python benchmarks/gpu.py
 

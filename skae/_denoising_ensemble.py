@@ -29,6 +29,7 @@ from skae._device import (
     torch_at_work,
 )
 from skae._module_estimator import ModuleEstimator
+from skae._processes import check_alone
 from skae._random import generator, normal_like, private_random_numbers, uniform_like
 from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
@@ -985,6 +986,7 @@ class DenoisingEnsemble(ModuleEstimator):
             Fitted estimator.
         """
         self._validate_params()
+        check_alone(type(self).__name__)
         resolve_device(self.device, large=False)
         with unchanged_on_failure(self):
             self._fit(X, sample_weight)

@@ -27,6 +27,7 @@ from skae._device import (
 from skae._device_array import DeviceArray
 from skae._documentation import DocumentationLinkMixin
 from skae._persistence import load_weights, reading, with_versions
+from skae._processes import own_random_numbers
 from skae._random import private_random_numbers
 from skae._reporting import EpochReporter
 from skae._rows import in_batches
@@ -111,6 +112,7 @@ class ModuleEstimator(
         with (
             torch_at_work(device),
             private_random_numbers(seed, device),
+            own_random_numbers(seed, device),
             threads(n_threads),
             keeper.going_on(module),
             EpochReporter(

@@ -39,6 +39,7 @@ from skae._linalg import minka_n_components, n_components_for_share, principal_a
 from skae._moments import Moments, centred_rows, threads_of_blas
 from skae._output import in_output_container
 from skae._persistence import check_shapes, reading, with_versions
+from skae._processes import check_alone
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
     Interval,
@@ -386,6 +387,7 @@ class PCA(
             If the covariance matrix does not fit in memory.
         """
         self._check_parameters()
+        check_alone(type(self).__name__)
         first = not hasattr(self, "components_")
         if not first and not hasattr(self, "_accumulated"):
             raise ValueError(
@@ -868,6 +870,7 @@ class PCA(
     def _fit(self, X: Any, sample_weight: Any) -> Any:
         """Fit, and return the validated data."""
         self._check_parameters()
+        check_alone(type(self).__name__)
         with unchanged_on_failure(self):
             if is_dask(X):
                 self._fit_chunks(X, sample_weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -90,7 +91,7 @@ class DenseTable:
     @property
     def shape(self) -> tuple[int, int]:
         """Number of rows and of columns."""
-        return len(self.values), self.values[:1].numel()
+        return len(self.values), math.prod(self.values.shape[1:])
 
     @property
     def is_resident(self) -> bool:
@@ -231,9 +232,16 @@ class Batch:
     target: Tensor | None = None
     weights: Tensor | None = None
     known: Tensor | None = None
+    n_in_all: int | None = None
+    """Number of rows of the batch in all processes, if these are only those of one of them."""
 
     def __len__(self) -> int:
         return self.x.shape[0]  # a third of the time of the tensor's own length
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of which the loss is the mean."""
+        return self.x.shape[0] if self.n_in_all is None else self.n_in_all
 
     @property
     def device(self) -> torch.device:
@@ -256,7 +264,9 @@ class Batch:
         """Give the share of each row, or of one of its parts, in the weighted mean, (n_rows, 1)."""
         x, weights = self.x, self.weights
         if weights is not None:
-            return weights[:, None] / (x.shape[0] * n_parts)
+            return weights[:, None] / (self.n_rows * n_parts)
+        if self.n_in_all is not None:
+            return x.new_full((x.shape[0], 1), 1.0 / (self.n_in_all * n_parts))
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             # A recorded step reads its tensors for as long as it is replayed: it makes its own.
             return filled_shares(x.shape[0], n_parts, x.dtype, x.device)
@@ -429,8 +439,11 @@ def to_rows(
         None if X_clean is None else to_table(X_clean),
         known=None if known is None else DenseTable(torch.from_numpy(known)),
     )
-    if weights is None:
-        return rows
+    return rows if weights is None else weighted(rows, weights)
+
+
+def weighted(rows: Rows, weights: np.ndarray) -> Rows:
+    """Give rows weights of mean one, and leave out those of weight zero."""
     rows = rows.take(torch.from_numpy(np.flatnonzero(weights)))
     positive = weights[weights > 0.0]
     positive = positive / positive.max()  # a sum of huge ones would overflow

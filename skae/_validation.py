@@ -525,9 +525,9 @@ def check_float32_cells(X: Any, owner: str, labels: Sequence[Any] | None, table:
     """Raise a ValueError that names the columns with cells too large for float32."""
     cells = X.data if sparse.issparse(X) else X
     largest = np.finfo(np.float32).max
-    if cells.dtype != np.float64 or (
-        cells.size > 0 and -largest <= cells.min() <= cells.max() <= largest
-    ):
+    if cells.dtype != np.float64 or cells.size == 0:
+        return
+    if -largest <= cells.min() <= cells.max() <= largest:
         return
     counts = count_by_column(X, lambda block: np.abs(block) > largest)
     if counts.any():

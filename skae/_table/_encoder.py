@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skae._documentation import DocumentationLinkMixin
 from skae._persistence import reading, with_versions
+from skae._processes import check_alone
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import Interval, StrOptions, _check_feature_names_in
 from skae._table._cells import Cells, UnsupportedColumnError, read_cells
@@ -172,6 +173,7 @@ class TableEncoder(DocumentationLinkMixin, TransformerMixin, BaseEstimator):
             that `kinds` gives them, if numbers are infinite, or if names of columns are not unique.
         """
         self._validate_params()
+        check_alone(type(self).__name__)
         with unchanged_on_failure(self):
             self._fit(self._open(X, reset=True))
         return self
