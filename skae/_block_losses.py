@@ -31,6 +31,9 @@ SMALLEST_SHARE = 1e-4
 # Counts whose variance is nearly their mean need no smaller dispersion, and float64 has digits for
 # its derivative.
 SMALLEST_DISPERSION = 1e-4
+# Rates are given back, and drawn around, up to so many units beyond the offset of their counts. An
+# exponential function would leave all numbers behind for codes far from those of the rows.
+FARTHEST_RATE = 100.0
 
 
 class Block(NamedTuple):
@@ -214,6 +217,8 @@ def negative_binomial(units: Sequence[tuple[float, float]]) -> Part:
     the dispersion.
     """
     offsets, steps = (Constant(np.asarray(column)) for column in zip(*units, strict=True))
+    farthest_rates = np.array([offset + FARTHEST_RATE * step for offset, step in units])
+    farthest = Constant(farthest_rates)
 
     def counts(x: Tensor) -> Tensor:
         return (offsets.like(x) + steps.like(x) * x).clamp(min=0.0)
@@ -245,13 +250,15 @@ def negative_binomial(units: Sequence[tuple[float, float]]) -> Part:
         return total, by_output.to(log_rate.dtype) * shares, by_variance.to(variance.dtype)
 
     def activate(log_rate: Tensor) -> Tensor:
-        return (log_rate.exp() - offsets.like(log_rate)) / steps.like(log_rate)
+        rates = torch.minimum(log_rate.exp(), farthest.like(log_rate))
+        return (rates - offsets.like(log_rate)) / steps.like(log_rate)
 
     def sample(mean: np.ndarray, variance: Any, rng: np.random.RandomState) -> np.ndarray:
         offset, step = np.asarray(units).T
         rate = np.maximum(offset + step * mean, 0.0)
         size = 1.0 / (np.asarray(variance) + SMALLEST_DISPERSION)
-        return (rng.poisson(rng.gamma(size, rate / size)) - offset) / step
+        drawn = rng.gamma(size, np.minimum(rate, farthest_rates) / size)
+        return (rng.poisson(np.minimum(drawn, farthest_rates)) - offset) / step
 
     def link(mean: Tensor, explained: Tensor, loadings: Tensor) -> tuple[Tensor, Tensor]:
         rate = counts(mean).clamp(min=1e-3)

@@ -303,22 +303,47 @@ class TableAutoencoder(
         """
         return self._decode(self._unscaled(self._reconstruct(self._encode(X))), X)
 
-    def impute(self, X: Any) -> Any:
-        """Fill the unknown cells of a table.
+    def impute(
+        self,
+        X: Any,
+        n_draws: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """Fill the unknown cells of a table, by what is expected or by draws.
 
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_samples, n_features)
             Table with the columns of `fit`.
+        n_draws : int, default=None
+            Number of tables to give, in which unknown cells are drawn given the known cells of the
+            row: multiple imputation, which `VAETransformer` has. None gives one table with what is
+            expected.
+        random_state : int, RandomState instance or None, default=None
+            Determines the draws.
 
         Returns
         -------
-        table : DataFrame or ndarray of shape (n_samples, n_features)
+        table : DataFrame or ndarray of shape (n_samples, n_features), or list of them
             X, in its library and with its types. Known cells are as they were, and unknown ones
             have what the estimator expects given the others of their rows. Columns that `fit` left
-            out, and those of which it knew no cell, keep their gaps.
+            out, and those of which it knew no cell, keep their gaps. With `n_draws` so many tables.
+
+        Raises
+        ------
+        ValueError
+            If the estimator has no draws of unknown cells, or `n_draws` is not a positive integer.
         """
         rows = self._encode(X)
+        if n_draws is not None:
+            if not isinstance(self.estimator_, VAETransformer):
+                raise ValueError(
+                    f"n_draws={n_draws!r} needs a distribution of unknown cells, which "
+                    f"{type(self.estimator_).__name__} has not; wrap VAETransformer, or leave it "
+                    "at None."
+                )
+            draws = self.estimator_.impute(rows, n_draws, random_state)
+            return [self.encoder_._fill(X, self._encoded(np.asarray(drawn))) for drawn in draws]
         impute = getattr(self.estimator_, "impute", self._reconstruct)
         return self.encoder_._fill(X, self._encoded(self._unscaled(impute(rows))))
 
@@ -668,7 +693,7 @@ class TableAutoencoder(
     def _draw_codes(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         """Draw codes from the prior, or from a mixture that is like those of `fit`."""
         if isinstance(self.estimator_, VAETransformer):
-            return rng.standard_normal((n, self.estimator_.n_components_))
+            return self.estimator_._draw_codes(n, rng)
         limit = max(1, len(self._codes) // (MIN_CODES * self._codes.shape[1]))
         deviation = self._codes.std(axis=0)
         scale = np.where(deviation > 0.0, deviation, 1.0)

@@ -983,16 +983,20 @@ class VAETransformer(BaseAutoencoder):
         if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
         rng = check_random_state(random_state)
-        codes = rng.standard_normal((int(n_samples), self.n_components_))
-        prior = self.module_.prior
-        if prior is not None:
-            clusters = rng.choice(self.n_clusters_, size=len(codes), p=prior.shares())
-            codes = prior.place_codes(codes, clusters)
-        X = self._apply("decode", codes)
+        X = self._apply("decode", self._draw_codes(int(n_samples), rng))
         if not with_noise:
             return X
         density = loss_of(self._fitted_loss).density
         return density.sample(X, self.noise_variance_, rng)
+
+    def _draw_codes(self, n: int, rng: np.random.RandomState) -> np.ndarray:
+        """Draw codes from the clusters, (n, n_components)."""
+        codes = rng.standard_normal((n, self.n_components_))
+        prior: Any = self.module_.prior
+        if prior is None:
+            return codes
+        clusters = rng.choice(self.n_clusters_, size=n, p=prior.shares())
+        return prior.place_codes(codes, clusters)
 
     def _describe_codes(self, rows: Any) -> dict[str, np.ndarray]:
         moments = self._apply("posterior_moments", rows)

@@ -9,7 +9,7 @@ from scipy.special import expit, log_softmax
 from torch.testing import assert_close
 
 from skae import AutoencoderTransformer, DenoisingAutoencoder, VAETransformer
-from skae._base import Start, column_moments
+from skae._base import column_moments
 from skae._block_losses import loss_of
 from skae._losses import LOSSES
 from skae._random import normal_like, private_random_numbers
@@ -150,9 +150,11 @@ ESTIMATORS = [
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 def test_the_gradient_that_is_trained_is_that_of_the_loss(estimator, table):
-    generator = private_random_numbers(0, torch.device("cpu"))
-    with generator:
-        module = estimator._build_module(14, 2, Start(to_rows(table, None, None), None)).double()
+    with private_random_numbers(0, torch.device("cpu")):
+        rows = to_rows(table, None, None)
+        choice, linear = estimator._choose(rows, False, None)
+        linear = estimator._linear_start(rows, choice.n_components, False, linear)
+        module = estimator._start(rows, choice, False, linear).double()
         for weights in module.parameters():
             weights.data += 0.3 * normal_like(weights)
     module.train().begin_epoch(1)

@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import joblib
 import numpy as np
 import pandas as pd
@@ -280,6 +282,21 @@ def test_impute_fills_gaps_only_and_keeps_types(table, gappy):
             assert (hidden[0] == hidden[1]).mean() > 0.5
 
 
+def test_drawn_imputations_differ_in_gaps_only(gappy):
+    gaps, known, model = gappy
+    if not isinstance(model.estimator, VAETransformer):
+        with pytest.raises(ValueError, match="n_draws=2 needs a distribution of unknown cells"):
+            model.impute(gaps, n_draws=2)
+        return
+    one, other = model.impute(gaps, n_draws=2, random_state=0)
+    assert not one.isna().any().any()
+    assert_array_equal(one.dtypes, gaps.dtypes)
+    differs = one.to_numpy() != other.to_numpy()
+    assert differs.any()
+    assert not differs[known].any()
+    assert_frame_equal(model.impute(gaps, n_draws=2, random_state=0)[0], one)
+
+
 def test_impute_leaves_other_columns_alone(table):
     gaps, _ = with_gaps(table)
     gaps["letter"] = [f"Dear Sir or Madam, {i}" for i in range(300)]
@@ -534,3 +551,35 @@ def test_sums_by_column_of_the_table(table):
         assert_allclose(sums[:, place], encoded[:, block.columns].sum(axis=1))
     with pytest.raises(ValueError, match="encoded columns and needs all of them"):
         encoder.sum_by_column(encoded[:, 1:])
+
+
+def test_a_level_of_held_out_rows_only_is_unknown_with_a_warning(model, table):
+    new = table.iloc[:5].assign(town="Aalen")
+    with pytest.warns(UserWarning, match="'town': Aalen"):
+        codes = model.transform(new)
+    assert np.isfinite(codes).all()
+    with pytest.warns(UserWarning, match="'town': Aalen"):
+        errors = model.reconstruction_error(new, per_feature=True)
+    assert errors["town"].isna().all()
+
+
+def test_ten_thousand_levels_are_refused_or_grouped():
+    levels = pd.DataFrame({"id": [f"l{i}" for i in range(10_000)], "x": np.arange(10_000.0)})
+    with pytest.raises(ValueError, match="column 'id' holds 10,000 different values"):
+        TableAutoencoder(PCA(1)).fit(levels)
+    model = TableAutoencoder(PCA(1), kinds={"id": "category"}).fit(levels)
+    assert model.schema_["n_encoded"].tolist() == [50, 1]
+
+
+def test_decimals_and_nested_values_and_mixed_time_zones():
+    rng = np.random.default_rng(0)
+    price = [Decimal(f"{value:.2f}") for value in rng.normal(5, 1, 40)]
+    table = pd.DataFrame({"price": price, "x": rng.normal(size=40)})
+    back = TableAutoencoder(PCA(2)).fit(table).reconstruct(table)
+    assert back["price"].tolist() == price
+    zones = [pd.Timestamp("2024-01-01", tz=zone) for zone in ("UTC", "Asia/Tokyo")] * 20
+    with pytest.raises(ValueError, match="several time zones"):
+        TableAutoencoder(PCA(2)).fit(table.assign(when=pd.Series(zones, dtype=object)))
+    nested = pa.table({"x": table["x"], "tags": [[1, 2]] * 40})
+    with pytest.raises(ValueError, match="'tags' holds nested values"):
+        TableAutoencoder(PCA(1)).fit(nested)
