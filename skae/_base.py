@@ -10,6 +10,7 @@ from numbers import Integral
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from scipy import sparse
@@ -30,6 +31,7 @@ from skae._checks import (
     validate_validation_data,
 )
 from skae._completion import Completion, has_gaps, lacks_columns
+from skae._components import column_effects, explained_variance_ratios
 from skae._decomposition import LinearCode, linear_code
 from skae._device import (
     CPU,
@@ -308,6 +310,59 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         """
         return self._apply("reconstruct", self._read(X)[0])
 
+    def describe_components(self, X: ArrayLike) -> pd.DataFrame:
+        """Say how much each component of the code carries.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data, better rows that the model was not fitted to. They are decoded once for each
+            component.
+
+        Returns
+        -------
+        description : DataFrame of shape (n_components, n_columns)
+            A row for each component. "explained_variance_ratio" is the share of the variance of X
+            that is lost where the decoder is given the component's mean instead; the shares of a
+            non-linear code need not add up. "std" is the standard deviation of the component over
+            the rows. Of a `VAETransformer`, "divergence" is the mean divergence of its posterior
+            from the standard normal distribution, in nats.
+        """
+        rows = self._read(X)[0]
+        rows = rows.toarray() if sparse.issparse(rows) else rows
+        codes = self._apply("encode", rows)
+        decode = partial(self._apply, "decode")
+        columns = {
+            "explained_variance_ratio": explained_variance_ratios(decode, codes, rows),
+            "std": codes.std(axis=0).astype(np.float64),
+        }
+        return pd.DataFrame(
+            columns | self._describe_codes(rows), index=self.get_feature_names_out()
+        )
+
+    def component_effects(self, X: ArrayLike) -> pd.DataFrame:
+        """Say which columns move when a component does.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        effects : DataFrame of shape (n_components, n_features)
+            What each column of the reconstruction changes by, in units of X, if the component rises
+            by its standard deviation over the rows: the mean over the rows.
+        """
+        codes = self._apply("encode", self._read(X)[0])
+        effects = column_effects(partial(self._apply, "decode"), codes)
+        names = getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
+        return pd.DataFrame(effects, index=self.get_feature_names_out(), columns=names)
+
+    def _describe_codes(self, rows: Any) -> dict[str, np.ndarray]:
+        """Give what else `describe_components` has of each component."""
+        return {}
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
@@ -383,7 +438,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                     module = self._start(all_rows, choice, continued, start)
                     rows, validation_rows = self._split(all_rows, progress, own_rows)
             completion = completion or self._completion_of_complete(all_rows, start or linear)
-            device = self._resolve_device(module)
+            device = self._resolve_device(module, rows)
             module, rows = module.to(device), rows.to(device)
             if validation_rows is not None:
                 validation_rows = validation_rows.to(device)
@@ -448,7 +503,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 start = self._linear_start(rows, n_components, continued, linear)
                 module = self._start(rows, choice, continued, start)
             completion = completion or self._completion_of_complete(rows, start or linear)
-            device = self._resolve_device(module)
+            device = self._resolve_device(module, rows)
             module, rows = module.to(device), rows.to(device)
             settings = self._settings(learning_rate="constant")
             with (
@@ -729,7 +784,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         fitted._validate_params()  # those of a file may be anything
         return fitted._build_module(self.n_features_in_, self.n_components_)
 
-    def _resolve_device(self, module: TrainableModule) -> torch.device:
+    def _resolve_device(self, module: TrainableModule, rows: Rows) -> torch.device:
+        if self.device == "auto" and rows.device != CPU:
+            return rows.device
         step_size = int(self.batch_size) * count_weights(module)
         return resolve_device(self.device, large=step_size >= LARGE_STEP)
 

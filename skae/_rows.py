@@ -16,6 +16,7 @@ from torch import Tensor
 
 from skae._blocks import BlockTable, SelectedRows, Without, check_length, map_of
 from skae._device import CPU, available_memory, to_tensor
+from skae._device_array import DeviceArray
 from skae._random import permutation, uniform_like
 from skae._validation import float_dtype
 
@@ -117,9 +118,10 @@ class DenseTable:
             return self.values[index].to(self.device)
         return self.values.index_select(0, index.to(self.values.device)).to(self.device)
 
-    def source(self, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Give the rows as an array, and the weights."""
-        return self.values.cpu().numpy(), weights
+    def source(self, weights: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
+        """Give the rows as an array or, on an accelerator, as a `DeviceArray`; and the weights."""
+        rows = DeviceArray(self.values) if DeviceArray.is_for(self.values) else self.values.numpy()
+        return rows, weights
 
 
 @dataclass(frozen=True)
@@ -414,6 +416,8 @@ equal_shares = lru_cache(maxsize=64)(filled_shares)
 
 def to_table(table: Any) -> Table:
     """Choose the kind of table for an array or sparse matrix of numbers."""
+    if isinstance(table, DeviceArray):
+        return DenseTable(table.tensor.to(torch.float32).contiguous(), table.device)
     if sparse.issparse(table):
         return SparseTable(sparse.csr_array(table, dtype=np.float32))
     is_in_file = isinstance(table, BlockTable) or map_of(table) is not None
@@ -542,7 +546,7 @@ def in_batches(
     X: Any,
     device: torch.device,
     known: np.ndarray | None = None,
-) -> np.ndarray:
+) -> Any:
     """Apply a function of row batches to an array of any length in bounded memory.
 
     Parameters
@@ -550,15 +554,17 @@ def in_batches(
     function : callable
         Maps a tensor (batch, ...) on `device` to one of the same dtype, row by row. If there is
         `known`, its second argument are these cells of the batch, as booleans.
-    X : ndarray or sparse matrix of shape (n_rows, n_columns)
+    X : ndarray, sparse matrix or DeviceArray of shape (n_rows, n_columns)
     device : torch.device
     known : ndarray of bool of shape (n_rows, n_columns), default=None
 
     Returns
     -------
-    ndarray
-        The results of all rows.
+    ndarray or DeviceArray
+        The results of all rows, where X is.
     """
+    if isinstance(X, DeviceArray):
+        return DeviceArray(_in_device_batches(function, X.tensor, device))
     n_rows = X.shape[0]
     results: np.ndarray | None = None
     with torch.inference_mode():
@@ -579,5 +585,23 @@ def in_batches(
             if results is None:
                 results = np.empty((n_rows, *result.shape[1:]), result.dtype)
             results[start : start + INFERENCE_BATCH_SIZE] = result
+    assert results is not None
+    return results
+
+
+def _in_device_batches(
+    function: Callable[[Tensor], Tensor], x: Tensor, device: torch.device
+) -> Tensor:
+    """Do what `in_batches` does, with rows on an accelerator."""
+    results: Tensor | None = None
+    with torch.inference_mode():
+        for start in range(0, len(x), INFERENCE_BATCH_SIZE):
+            rows = slice(start, start + INFERENCE_BATCH_SIZE)
+            result = function(x[rows].contiguous().to(device))
+            if results is None:
+                shape = (len(x), *result.shape[1:])
+                with torch.inference_mode(False):  # whoever gets it may need gradients
+                    results = torch.empty(shape, dtype=result.dtype, device=x.device)
+            results[rows] = result
     assert results is not None
     return results
