@@ -93,6 +93,9 @@ class BlockTable:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype=dtype)
 
+    def __abs__(self) -> np.ndarray:
+        return np.abs(np.asarray(self))
+
     def astype(self, dtype: Any, copy: bool = True) -> np.ndarray:
         """Read all rows, in another dtype."""
         return np.asarray(self, dtype=dtype)
