@@ -83,7 +83,7 @@ N_RULE_FOLDS = 4
 KINDS = ("nearest", "near", "restored", "predicted", "tails")
 N_DISTANCES = (N_NEAREST_VIEWS, N_VIEWS, N_RESTORED_VIEWS, 1, 1)
 SHARES_NORMAL = (3.0, 3.0, 3.0, 3.0, 1.0)
-SHARES_CONTAMINATED = (1.5, 3.0, 0.75, 0.5, 2.0)
+SHARES_CONTAMINATED = (3.0, 3.0, 0.75, 1.0, 2.0)
 # How much more a distance counts that tells rows from broken copies better: its share grows with
 # the exponential of the area under the curve, times this.
 SHARPNESS = 4.0
