@@ -46,6 +46,7 @@ from skae._outlier_report import (
 )
 from skae._outlier_report import reasons as cell_reasons
 from skae._persistence import check_shapes, reading, with_versions
+from skae._processes import check_alone
 from skae._rollback import unchanged_on_failure
 from skae._shift import ExchangeabilityTest, density_ratios, exchangeability_test
 from skae._sklearn_compat import (
@@ -381,6 +382,7 @@ class AutoencoderOutlierDetector(
     (48, 13)
     """
 
+    _takes_device_arrays = False  # what its models take is not known
     _calibration_rows: np.ndarray
     """Numbers of the rows of `fit` whose scores calibrate."""
     _n_rows_fit: int
@@ -444,6 +446,7 @@ class AutoencoderOutlierDetector(
             The fitted detector.
         """
         self._check_parameters()
+        check_alone(type(self).__name__)
         (X,) = indexable(native_table(X))
         weights = None
         with unchanged_on_failure(self):

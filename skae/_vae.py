@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from skae._base import BaseAutoencoder, Start
 from skae._block_losses import activation_of, loss_of
 from skae._checks import warn_of_small_columns
+from skae._components import divergences
 from skae._decomposition import LinearCode, most_likely_noise, probabilistic_pca
+from skae._device_array import on_host
 from skae._losses import (
     VARIANCE_FLOOR,
     gaussian,
@@ -918,6 +920,10 @@ class VAETransformer(BaseAutoencoder):
         density = loss_of(self._fitted_loss).density
         return density.sample(X, self.noise_variance_, rng)
 
+    def _describe_codes(self, rows: Any) -> dict[str, np.ndarray]:
+        moments = self._apply("posterior_moments", rows)
+        return {"divergence": divergences(*np.split(moments, 2, axis=1))}
+
     def _build_module(
         self, n_features: int, n_components: int, start: Start | None = None
     ) -> VariationalAutoencoder:
@@ -1034,6 +1040,7 @@ class VAETransformer(BaseAutoencoder):
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         assert isinstance(module, VariationalAutoencoder)
         codes, weights = encode_rows(module.eval().encode, rows.spread_over(MAX_CODES)).source()
+        codes = on_host(codes)
         centred = codes - np.average(codes, axis=0, weights=weights)
         variances = np.average(np.square(centred), axis=0, weights=weights)
         noise_variance: Any = module.noise_variance()

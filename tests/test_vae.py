@@ -504,6 +504,21 @@ def test_samples_have_the_moments_of_the_model(iris):
     assert_array_equal(smooth, vae.inverse_transform(z))
 
 
+@pytest.mark.parametrize("parameters", [{"n_components": 3}, {}])
+def test_samples_of_a_wide_table_have_its_covariance(parameters):
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(2000, 3)))[0].T
+    X = rng.normal(size=(150, 3)) * [60.0, 40.0, 25.0] @ axes + rng.normal(size=(150, 2000))
+    vae = VAETransformer(**parameters, **START).fit(X)
+    sample = vae.sample(150, random_state=0, with_noise=True)
+    assert_allclose(sample.var(axis=0).sum(), X.var(axis=0).sum(), rtol=0.25)
+    desired, actual = (PCA(3, svd_solver="full").fit(rows) for rows in (X, sample))
+    # A variance of 150 rows has a relative standard error of 0.12.
+    assert_allclose(actual.explained_variance_, desired.explained_variance_, rtol=0.4)
+    assert_allclose(actual.noise_variance_, desired.noise_variance_, rtol=0.1)
+    assert np.linalg.svd(actual.components_ @ desired.components_.T)[1].min() > 0.95
+
+
 def test_samples_of_bernoulli_are_binary_with_noise(digits):
     vae = VAETransformer(2, loss="bernoulli", **QUICK).fit(digits)
     sample = vae.sample(5000, random_state=1, with_noise=True)
