@@ -916,7 +916,8 @@ class DenoisingEnsemble(ModuleEstimator):
     -----
     Training takes 250 steps, or one pass over the data if that is more. At most 1,024 rows, drawn
     at random, are kept to compare others with. Rows are scored in blocks: beside the rows and their
-    result, this takes less than 100 MB, whatever their number.
+    result, this takes some tens of MB, and of wide rows some float64 copies of the references,
+    whatever the number of rows.
 
     Every distance is a sum over cells, and so the score is one too: a cell has the share of the
     evidence that it has of the distance. Decorrelation keeps each column as close to itself as it
