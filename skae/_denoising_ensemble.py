@@ -84,7 +84,7 @@ N_RULE_FOLDS = 4
 KINDS = ("nearest", "near", "restored", "predicted", "tails")
 N_DISTANCES = (N_NEAREST_VIEWS, N_VIEWS, N_RESTORED_VIEWS, 1, 1)
 SHARES_NORMAL = (3.0, 3.0, 3.0, 3.0, 1.0)
-SHARES_CONTAMINATED = (1.5, 3.0, 0.75, 0.5, 2.0)
+SHARES_CONTAMINATED = (3.0, 3.0, 0.75, 1.0, 2.0)
 # How much more a distance counts that tells rows from broken copies better: its share grows with
 # the exponential of the area under the curve, times this.
 SHARPNESS = 4.0
@@ -916,7 +916,8 @@ class DenoisingEnsemble(ModuleEstimator):
     -----
     Training takes 250 steps, or one pass over the data if that is more. At most 1,024 rows, drawn
     at random, are kept to compare others with. Rows are scored in blocks: beside the rows and their
-    result, this takes less than 100 MB, whatever their number.
+    result, this takes some tens of MB, and of wide rows some float64 copies of the references,
+    whatever the number of rows.
 
     Every distance is a sum over cells, and so the score is one too: a cell has the share of the
     evidence that it has of the distance. Decorrelation keeps each column as close to itself as it

@@ -31,8 +31,8 @@ def shares_as_far_out(values: pd.Series, known: pd.Series) -> np.ndarray:
         n_beyond = np.minimum(not_above, len(sorted_values) - below)
         shares[~unknown] = n_beyond / len(known)
     else:
-        counts = known.dropna().astype(str).value_counts() / len(known)
-        texts = values[~unknown].astype(str)
+        counts = as_texts(known.dropna()).value_counts() / len(known)
+        texts = as_texts(values[~unknown])
         shares[~unknown] = texts.map(counts).fillna(0.0).to_numpy(dtype=np.float64)
     return shares
 
@@ -47,6 +47,13 @@ def is_ordered(column: pd.Series) -> bool:
         or pd.api.types.is_datetime64_any_dtype(dtype)
         or pd.api.types.is_timedelta64_dtype(dtype)
     )
+
+
+def as_texts(column: pd.Series) -> pd.Series:
+    """Values as texts, those of truth values and numbers as "1.0"."""
+    if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_numeric_dtype(column.dtype):
+        column = column.astype(np.float64)
+    return column.astype(str)
 
 
 def as_numbers(column: pd.Series) -> np.ndarray:
@@ -173,6 +180,8 @@ def described_cell(cell: pd.Series) -> str:
 
 
 def shown(value: Any) -> str:
-    """Value as text, numbers with four digits."""
+    """Value as text, numbers with four digits, midnight as the day."""
+    if isinstance(value, pd.Timestamp) and value == value.normalize():
+        return str(value.date())
     is_float = isinstance(value, (float, np.floating))
     return f"{value:.4g}" if is_float else str(value)

@@ -43,7 +43,10 @@ def test_shares_of_values_without_order_are_those_of_equal_ones():
     values = pd.Series(["a", "b", "c", None])
     np.testing.assert_allclose(shares_as_far_out(values, known), [0.5, 0.25, 0.0, 0.25])
     truth = pd.Series([True, True, False, True])
-    np.testing.assert_allclose(shares_as_far_out(truth[:3], truth), [0.75, 0.75, 0.25])
+    for known in (truth, truth.astype(float), truth.astype("boolean")):
+        for values in (truth, truth.astype("boolean")):
+            shares = shares_as_far_out(values[:3], known)
+            np.testing.assert_allclose(shares, [0.75, 0.75, 0.25])
 
 
 def test_times_are_ordered():

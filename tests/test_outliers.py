@@ -889,7 +889,7 @@ def test_fit_predict_says_what_auto_is_not_made_for():
 def test_errors_of_the_default_model_name_the_class_that_was_typed(X, spoil, message):
     detector = AutoencoderOutlierDetector(random_state=0).fit(X)
     calls = [detector.predict, detector.p_values, detector.explain]
-    if "feature" not in message:
+    if "feature" not in message and message != "sepal width":  # words are encoded in fit
         calls.append(AutoencoderOutlierDetector(random_state=0).fit)
     for call in calls:
         with pytest.raises(ValueError, match=message) as raised:

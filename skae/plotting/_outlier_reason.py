@@ -211,5 +211,7 @@ class OutlierReasonDisplay:
 
 
 def short(value: Any) -> str:
-    """Value as text, numbers with four digits."""
+    """Value as text, numbers with four digits, midnight as the day."""
+    if isinstance(value, pd.Timestamp) and value == value.normalize():
+        return str(value.date())
     return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
