@@ -12,6 +12,7 @@ from skae import AutoencoderTransformer, DenoisingAutoencoder, VAETransformer
 from skae._base import Start, column_moments
 from skae._block_losses import loss_of
 from skae._losses import LOSSES
+from skae._mixture import Choice
 from skae._random import normal_like, private_random_numbers
 from skae._rows import Batch, to_rows
 from skae._training import Descent, differentiate
@@ -152,7 +153,8 @@ ESTIMATORS = [
 def test_the_gradient_that_is_trained_is_that_of_the_loss(estimator, table):
     generator = private_random_numbers(0, torch.device("cpu"))
     with generator:
-        module = estimator._build_module(14, 2, Start(to_rows(table, None, None), None)).double()
+        start = Start(to_rows(table, None, None), None, Choice(2))
+        module = estimator._build_module(14, 2, start).double()
         for weights in module.parameters():
             weights.data += 0.3 * normal_like(weights)
     module.train().begin_epoch(1)
