@@ -9,7 +9,7 @@ FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 # Extra that `make bench` installs: bench-peers adds the libraries to compare with.
 BENCH ?= bench
 
-.PHONY: bench clean demo docs fuzz lint oldest package test
+.PHONY: bench clean counts demo docs fuzz lint oldest package test
 
 demo: $(VENV)/installed-plot
 	$(BIN)/python examples/save_figures.py examples/plot_digits_pipeline.py demo
@@ -20,6 +20,10 @@ test: $(VENV)/installed-test
 # FUZZ takes the options of the script, such as FUZZ="--cases 1000 --seed 7".
 fuzz: $(VENV)/installed-test
 	$(BIN)/python tests/fuzz/run.py $(FUZZ)
+
+# Renew what tests/test_counts.py compares with.
+counts: $(VENV)/installed-test
+	$(BIN)/python tests/counts.py --renew
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -53,6 +57,8 @@ bench: $(VENV)/installed-$(BENCH)
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/large.py --gigabytes 0.25
+	$(BIN)/python benchmarks/parallel.py
 	$(BIN)/python benchmarks/pca.py --quick
 	$(BIN)/python benchmarks/gpu.py
 

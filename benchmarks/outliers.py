@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -34,7 +35,7 @@ import pandas as pd
 import torch
 from _common import describe_environment, print_environment
 from joblib import Parallel, delayed
-from sklearn.ensemble import IsolationForest
+from sklearn.ensemble import ExtraTreesRegressor, IsolationForest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
@@ -91,12 +92,42 @@ def fit_neighbors(X: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray
     return lambda X: neighbors.kneighbors(X)[0][:, -1]
 
 
+def fit_mean_of_neighbors(X: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Mean distance to five neighbours, to which the non-parametric DTE comes down."""
+    neighbors = NearestNeighbors(n_neighbors=5).fit(X)
+    return lambda X: neighbors.kneighbors(X)[0].mean(axis=1)
+
+
+def fit_forests(X: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Squared errors of forests that predict each column from the others, standardized."""
+    if X.shape[1] == 1:
+        return lambda X: np.square(X).sum(axis=1)
+    forests, variances = [], []
+    for column in range(X.shape[1]):
+        others = np.delete(X, column, axis=1)
+        forest = ExtraTreesRegressor(
+            n_estimators=40, min_samples_leaf=2, bootstrap=True, oob_score=True, random_state=seed
+        ).fit(others, X[:, column])
+        forests.append(forest)
+        variances.append(np.square(X[:, column] - forest.oob_prediction_).mean() + 1e-6)
+
+    def score(X: np.ndarray) -> np.ndarray:
+        predicted = np.column_stack(
+            [forest.predict(np.delete(X, column, axis=1)) for column, forest in enumerate(forests)]
+        )
+        return (np.square(X - predicted) / variances).mean(axis=1)
+
+    return score
+
+
 def fit_pyod(
     module: str, name: str, seeded: bool, X: np.ndarray, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Fit a model of PyOD as it comes."""
     model_class = getattr(importlib.import_module(f"pyod.models.{module}"), name)
     parameters = {"random_state": seed, "verbose": 0} if seeded else {}
+    taken = inspect.signature(model_class).parameters
+    parameters = {name: value for name, value in parameters.items() if name in taken}
     return model_class(**parameters).fit(X).decision_function
 
 
@@ -108,6 +139,8 @@ CONTESTANTS: dict[str, Fit] = {
     "skae PCA, density": partial(fit_model, PCA, {"n_components": 0.9}),
     "skae PCA, residual": fit_pca_residual,
     "k nearest neighbours": fit_neighbors,
+    "mean of five neighbours": fit_mean_of_neighbors,
+    "forests by column": fit_forests,
     "LocalOutlierFactor": partial(
         fit_model, LocalOutlierFactor, {"n_neighbors": 20, "novelty": True}
     ),
@@ -116,6 +149,9 @@ CONTESTANTS: dict[str, Fit] = {
 PYOD: dict[str, Fit] = {
     "PyOD ECOD": partial(fit_pyod, "ecod", "ECOD", False),
     "PyOD PCA": partial(fit_pyod, "pca", "PCA", False),
+    "PyOD INNE": partial(fit_pyod, "inne", "INNE", True),
+    "PyOD HBOS": partial(fit_pyod, "hbos", "HBOS", False),
+    "PyOD GMM": partial(fit_pyod, "gmm", "GMM", True),
     "PyOD AutoEncoder": partial(fit_pyod, "auto_encoder", "AutoEncoder", True),
     "PyOD VAE": partial(fit_pyod, "vae", "VAE", True),
 }

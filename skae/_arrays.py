@@ -23,7 +23,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from skae._blocks import is_dask
-from skae._device_array import DeviceArray
+from skae._device_array import DeviceArray, on_host
 from skae._lazy import lazily
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
@@ -85,6 +85,9 @@ class ArrayApiMixin:
     """An empty array that is where the fitted arrays are. The instance has one of its own if they
     are not NumPy's."""
 
+    _takes_device_arrays: bool = True
+    """Whether tables on an accelerator are computed with where they are."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         # As scikit-learn wraps `transform` for `set_output`.
         super().__init_subclass__(**options)
@@ -137,7 +140,7 @@ def call_with_arrays(
         if _is_fitted(self):
             check_same_namespace(X, self, attribute="_array_like", method=name)
     if place is not None:
-        arguments, named = arguments_inside(method, arguments, named)
+        arguments, named = arguments_inside(method, arguments, named, self._takes_device_arrays)
     if name in READS:
         reader = with_numpy_arrays(self) if "_array_like" in vars(self) else self
         return given_back(method(reader, *arguments, **named), place)
@@ -159,14 +162,17 @@ def place_of(X: Any) -> Place | None:
 
 
 def arguments_inside(
-    method: Callable[..., Any], arguments: tuple, named: dict[str, Any]
+    method: Callable[..., Any], arguments: tuple, named: dict[str, Any], on_device: bool
 ) -> tuple[tuple, dict[str, Any]]:
     """Turn the arrays among the arguments into what computation takes."""
     names = list(signature(method).parameters)[1:]
 
     def inside(name: str, value: Any) -> Any:
         # Nobody reads y, which may be large and on a device.
-        return value if name == "y" or place_of(value) is None else array_inside(value, name)
+        if name == "y" or place_of(value) is None:
+            return value
+        array = array_inside(value, name)
+        return array if on_device else on_host(array)
 
     given = [inside(name, value) for name, value in zip(names, arguments, strict=False)]
     return (
@@ -179,7 +185,7 @@ def array_inside(array: Any, name: str) -> np.ndarray | DeviceArray:
     """View an array as NumPy's, or a table in the memory of a device as a `DeviceArray`."""
     if isinstance(array, torch.Tensor):
         check_plain_tensor(array, name)
-        if is_on_host(array) or array.ndim != 2:
+        if array.ndim != 2 or not DeviceArray.is_for(array):
             return array_of_tensor(array.cpu(), name)
         return device_array(array, name)
     if not hasattr(array, "__dlpack_device__"):
@@ -191,11 +197,6 @@ def array_inside(array: Any, name: str) -> np.ndarray | DeviceArray:
     if array.__dlpack_device__()[0] in SHARED_WITH_TORCH and array.ndim == 2:
         return device_array(torch.from_dlpack(array), name)
     return to_numpy(array)
-
-
-def is_on_host(tensor: torch.Tensor) -> bool:
-    """Whether NumPy can read the memory of a tensor."""
-    return tensor.device.type == "cpu"
 
 
 def device_array(tensor: torch.Tensor, name: str) -> DeviceArray:

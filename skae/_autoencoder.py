@@ -15,6 +15,7 @@ from skae._arrays import ArrayApiMixin
 from skae._base import BaseAutoencoder, Start
 from skae._block_losses import activation_of, loss_of
 from skae._checks import warn_of_small_columns
+from skae._device_array import on_host
 from skae._losses import (
     VARIANCE_FLOOR,
     learned_variance,
@@ -239,6 +240,7 @@ class LossContributionsMixin(ArrayApiMixin):
             sum to minus its score; those of unknown cells are zero.
         """
         losses = self.reconstruction_error(X, per_feature=True)  # type: ignore[attr-defined]
+        losses = on_host(losses)
         loss = loss_of(self._fitted_loss)  # type: ignore[attr-defined]
         unknown = np.isnan(losses)
         if not unknown.any():

@@ -30,7 +30,7 @@ from skae._checks import (
     validate_training_data,
     validate_validation_data,
 )
-from skae._completion import Completion, complete_rows, has_gaps, lacks_columns
+from skae._completion import Completion, has_gaps, lacks_columns
 from skae._components import column_effects, explained_variance_ratios
 from skae._decomposition import LinearCode, linear_code
 from skae._device import (
@@ -47,6 +47,7 @@ from skae._losses import check_support
 from skae._mixture import Choice
 from skae._module_estimator import ModuleEstimator
 from skae._output import in_output_container
+from skae._processes import own_random_numbers, together
 from skae._random import (
     networks_of_float32,
     private_random_numbers,
@@ -55,6 +56,7 @@ from skae._random import (
 from skae._rollback import unchanged_on_failure
 from skae._rows import Rows, split_rows
 from skae._solvers import SOLVERS
+from skae._together import check_processes, rows_of_all, seeds_of_all
 from skae._training import (
     Descent,
     Progress,
@@ -394,20 +396,24 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         n_epochs = int(self.max_iter) + n_layers * int(self.pretrain_iter)
         context = self._init_callback_context(max_subtasks=n_epochs)
         is_first = not hasattr(self, "module_")
-        with unchanged_on_failure(self), torch_at_work(CPU):
-            given = validate_training_data(self, X, X_clean, sample_weight, reset=True, min_rows=2)
+        with unchanged_on_failure(self), torch_at_work(CPU), together() as processes:
+            given = validate_training_data(
+                self, X, X_clean, sample_weight, reset=True, min_rows=2 if processes is None else 0
+            )
             own = validate_validation_data(self, X_clean is not None, *validation_data)
             continued = self.warm_start and hasattr(self, "module_")
             progress = self._progress(continued)
+            if processes is not None:
+                check_processes(self, processes, given, own, progress)
             completion = self._completion_of(given, own, continued)
-            all_rows = complete_rows(completion, *given)
-            own_rows = None if own is None else complete_rows(completion, *own)
+            all_rows = rows_of_all(completion, given, processes)
+            own_rows = None if own is None else rows_of_all(completion, own, processes)
             keeper = Keeper(
                 self,
                 context,
                 lambda: {"": (all_rows, given[0].dtype), "_val": (own_rows, own and own[0].dtype)},
                 n_epochs=len(progress.loss_curve),
-                seeds=self._draw_seeds(len(progress.loss_curve)),
+                seeds=seeds_of_all(self._draw_seeds(len(progress.loss_curve)), processes),
             )
             building_seed, training_seed = keeper.seeds
             if completion is not None and not continued:
@@ -415,8 +421,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                 completion = completion.trained(
                     X, weights, loss_of(self.loss), int(self.max_iter), building_seed
                 )
-                all_rows = complete_rows(completion, *given)
-                own_rows = None if own is None else complete_rows(completion, *own)
+                all_rows = rows_of_all(completion, given, processes)
+                own_rows = None if own is None else rows_of_all(completion, own, processes)
             with private_random_numbers(building_seed, CPU):
                 choice, linear = self._choose(all_rows, continued, completion)
                 n_components = choice.n_components
@@ -432,7 +438,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                     module = self._start(all_rows, choice, continued, start)
                     rows, validation_rows = self._split(all_rows, progress, own_rows)
             completion = completion or self._completion_of_complete(all_rows, start or linear)
-            device = self._resolve_device(module)
+            device = self._resolve_device(module, rows)
             module, rows = module.to(device), rows.to(device)
             if validation_rows is not None:
                 validation_rows = validation_rows.to(device)
@@ -461,7 +467,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
                     # A penalty on the weights is not part of the loss, and may cost some of it.
                     never_worse=self._is_anchored() and self.alpha == 0.0,
                     # An earlier model stays as it was, and a checkpoint keeps more than the model.
-                    keeps_interrupted=is_first and keeper.path is None,
+                    keeps_interrupted=is_first and keeper.path is None and processes is None,
                 )
                 train(module, rows, validation_rows, progress, settings, reporter)
                 if progress.kept_start and self._holds_out_from_start and not continued:
@@ -474,26 +480,36 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
     def _partial_fit(self, X: Any, sample_weight: ArrayLike | None, X_clean: Any = None) -> Self:
         self._check_parameters()
         continued = hasattr(self, "module_")
-        with unchanged_on_failure(self), torch_at_work(CPU):
+        with unchanged_on_failure(self), torch_at_work(CPU), together() as processes:
             tables = validate_training_data(
-                self, X, X_clean, sample_weight, reset=not continued, min_rows=1
+                self,
+                X,
+                X_clean,
+                sample_weight,
+                reset=not continued,
+                min_rows=1 if processes is None else 0,
             )
-            completion = self._completion_of(tables, None, continued)
-            rows = complete_rows(completion, *tables)
             progress = self._progress(continued)
-            building_seed, training_seed = self._draw_seeds(len(progress.loss_curve))
+            if processes is not None:
+                check_processes(self, processes, tables, None, progress)
+            completion = self._completion_of(tables, None, continued)
+            rows = rows_of_all(completion, tables, processes)
+            building_seed, training_seed = seeds_of_all(
+                self._draw_seeds(len(progress.loss_curve)), processes
+            )
             with private_random_numbers(building_seed, CPU):
                 choice, linear = self._choose(rows, continued, completion)
                 n_components = choice.n_components
                 start = self._linear_start(rows, n_components, continued, linear)
                 module = self._start(rows, choice, continued, start)
             completion = completion or self._completion_of_complete(rows, start or linear)
-            device = self._resolve_device(module)
+            device = self._resolve_device(module, rows)
             module, rows = module.to(device), rows.to(device)
             settings = self._settings(learning_rate="constant")
             with (
                 torch_at_work(device),
                 private_random_numbers(training_seed, device),
+                own_random_numbers(training_seed, device),
                 threads(self._n_threads(module, int(self.batch_size))),
             ):
                 descent = Descent(module, settings, progress.memory)
@@ -768,7 +784,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ModuleE
         fitted._validate_params()  # those of a file may be anything
         return fitted._build_module(self.n_features_in_, self.n_components_)
 
-    def _resolve_device(self, module: TrainableModule) -> torch.device:
+    def _resolve_device(self, module: TrainableModule, rows: Rows) -> torch.device:
+        if self.device == "auto" and rows.device != CPU:
+            return rows.device
         step_size = int(self.batch_size) * count_weights(module)
         return resolve_device(self.device, large=step_size >= LARGE_STEP)
 

@@ -22,6 +22,7 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext
 from torch import Tensor, nn
 
+from skae._processes import current, is_first_process
 from skae._random import generator_states, set_generator_states
 from skae._rows import Rows
 from skae._sklearn_compat import callbacks_of
@@ -78,7 +79,11 @@ class Keeper:
         self._progress: Progress | None = None
         self._is_resumed = False
         self._random_numbers: dict[str, np.ndarray] = {}
+        self._own_random_numbers: list[dict[str, np.ndarray]] = []
+        self._processes = current()
         checkpoints = [each for each in callbacks_of(estimator) if isinstance(each, Checkpoint)]
+        if self._processes is not None:
+            self._processes.check_same({"number of checkpoints": len(checkpoints)})
         if not checkpoints:
             return
         if len(checkpoints) > 1:
@@ -122,6 +127,9 @@ class Keeper:
         if self.path is None or (progress.n_epochs % self._every and not progress.done):
             return
         progress.current = state()
+        own_states = [] if self._processes is None else self._processes.own_states()
+        if not is_first_process():
+            return
         arrays: dict[str, np.ndarray] = {}
         record = {
             "format": FORMAT,
@@ -129,6 +137,7 @@ class Keeper:
             "identity": self._identity,
             "seeds": self.seeds,
             "random_numbers": encode(generator_states(), arrays),
+            "own_random_numbers": encode(own_states, arrays),
             "progress": encode(self._progress, arrays),
         }
         arrays["record"] = np.frombuffer(json.dumps(record).encode(), np.uint8)
@@ -177,6 +186,8 @@ class Keeper:
                 "checkpoint another path."
             )
         set_generator_states(self._random_numbers)
+        if self._processes is not None:
+            self._processes.set_own_states(self._own_random_numbers)
         state = self._progress.current
         if state is None:
             return
@@ -200,6 +211,7 @@ class Keeper:
                 raise ValueError(f"skae {written_by} has written it, and this is skae {version()}")
             self.seeds = tuple(record["seeds"])
             self._random_numbers = decode(record["random_numbers"], arrays)
+            self._own_random_numbers = decode(record["own_random_numbers"], arrays)
             self._progress = decode(record["progress"], arrays)
             self._is_resumed = True
         except (
@@ -243,6 +255,8 @@ def identity_of(
         if name not in FREE_PARAMETERS:
             identity[name] = plain(value)
     identity["epochs of earlier fits"] = n_epochs
+    processes = current()
+    identity["number of processes"] = 1 if processes is None else processes.size
     for suffix, (rows, dtype) in tables.items():
         if rows is None:
             continue

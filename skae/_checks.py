@@ -111,7 +111,9 @@ def validate_training_data(
         X_clean = validate_clean_rows(estimator, X_clean, X, names, suffix)
     if sample_weight is None:
         return X, X_clean, None
-    weights = validate_weights(sample_weight, X)
+    weights = np.empty(0)
+    if X.shape[0] + np.size(sample_weight) > 0:
+        weights = validate_weights(sample_weight, X)
     n_rows = np.count_nonzero(weights)
     if n_rows < min_rows:
         raise ValueError(

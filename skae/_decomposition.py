@@ -16,8 +16,10 @@ from scipy.sparse.linalg import LinearOperator, svds
 from sklearn.utils import check_random_state
 from torch import Tensor
 
+from skae import _device_rows
 from skae._blocks import BlockTable
-from skae._device import is_memory_mapped, matrix_fits
+from skae._device import CPU, is_memory_mapped, matrix_fits
+from skae._device_array import DeviceArray
 from skae._linalg import (
     flip_signs,
     matmul,
@@ -329,13 +331,21 @@ def refine(
         Spanning the same space.
     """
     X = problem.X
+    projected: Any
     if X.dtype == precision or sparse.issparse(X):
         projected = project(X, mean, axes)  # (n_samples, n_small)
+    elif isinstance(X, DeviceArray):
+        projected = _device_rows.project(X, mean, axes, np.dtype(np.float64))
     else:
         projected = np.empty((X.shape[0], len(axes)))
         for rows, block in centred_rows(X, mean):
             projected[rows] = block @ axes.T
-    moments = Moments.from_rows(projected, problem.sample_weight, product_dtype=np.float64)
+    moments = Moments.from_rows(
+        projected,
+        problem.sample_weight,
+        device=problem.device if isinstance(X, DeviceArray) else "cpu",
+        product_dtype=np.float64,
+    )
     variances, rotation = principal_axes(moments.scatter / problem.degrees_of_freedom)
     return variances, flip_signs(rotation @ axes)
 
@@ -357,8 +367,9 @@ def solve_gram(problem: Problem) -> Decomposition:
         centre = mean.cpu().numpy()
         if n_all > 1 and are_far_apart(_column_variances(X, centre, weights), rules):
             return _solve_scaled(problem, centre)
-        # The small values cannot be told apart, nor from those of no variance at all.
-        values, vectors = top_eigenpairs(gram)
+        if n_eigenpairs < n_all:
+            # The small values cannot be told apart, nor from those of no variance at all.
+            values, vectors = top_eigenpairs(gram)
     # The eigenvectors combine the rows to the axes times the singular values.
     rows = project_on_rows(X, vectors, weights)  # (n_computed, n_features)
     n_exact = np.count_nonzero(values > rules.orthogonal * values[:1])
@@ -400,7 +411,7 @@ def solve_full(problem: Problem) -> Decomposition:
 def _triangular_factor(problem: Problem, mean: np.ndarray) -> Tensor:
     upper: Any = None
     for _rows, block in centred_rows(problem.X, mean, problem.sample_weight):
-        upper = triangular_factor(upper, torch.from_numpy(block).to(problem.device))
+        upper = triangular_factor(upper, torch.as_tensor(block, device=problem.device))
     return upper
 
 
@@ -422,9 +433,10 @@ def _with_null_axes(
     variances: np.ndarray, axes: np.ndarray, n_components: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add axes without variance up to a number of components; make all of them orthonormal."""
-    n_missing = max(n_components - len(variances), 0)
-    variances = np.concatenate([variances, np.zeros(n_missing)])
-    axes = np.concatenate([axes, np.zeros((n_missing, axes.shape[1]))])
+    n_missing = n_components - len(variances)
+    if n_missing > 0:
+        variances = np.concatenate([variances, np.zeros(n_missing)])
+        axes = np.concatenate([axes, np.zeros((n_missing, axes.shape[1]))])
     return variances, flip_signs(orthonormal_rows(axes, variances > 0.0))
 
 
@@ -448,7 +460,7 @@ def solve_randomized(problem: Problem) -> Decomposition:
 
     def blocks() -> Iterator[tuple[slice, Tensor]]:
         for rows, block in centred_rows(X, mean, weights, dtype=float_dtype(X)):
-            yield rows, torch.from_numpy(block).to(device)
+            yield rows, torch.as_tensor(block, device=device)
 
     # Data in memory is centred once; a memory map, block by block for every product.
     is_in_file = is_memory_mapped(X) or isinstance(X, BlockTable)
@@ -622,7 +634,7 @@ def decompose(problem: Problem, solver: str) -> Decomposition:
         if found is not None and found.total_variance > 0.0:
             return found
         cells = X.data if sparse.issparse(X) else X
-        largest = float(np.abs(cells).max(initial=0.0))
+        largest = float(abs(cells).max(initial=0.0))
         if not isfinite(largest):
             raise NotFiniteError
         if found is not None and (largest == 0.0 or not varies(X, problem.sample_weight)):
@@ -642,6 +654,8 @@ def varies(X: Any, sample_weight: np.ndarray | None) -> bool:
     rows = rows if sample_weight is None else rows[sample_weight > 0.0]
     if sparse.issparse(rows):
         return bool((abs(rows - rows[np.zeros(rows.shape[0], dtype=int)])).max() > 0.0)
+    if isinstance(X, DeviceArray):
+        return bool((rows.tensor != rows.tensor[:1]).any())
     return bool((rows != rows[:1]).any())
 
 
@@ -715,14 +729,18 @@ def _column_variances(X: Any, mean: np.ndarray, sample_weight: np.ndarray | None
     if sparse.issparse(X):
         root = None if sample_weight is None else np.sqrt(sample_weight)
         return _implicitly_centred(X, root)[2]
+    if isinstance(X, DeviceArray):
+        return _device_rows.column_squares(X, mean, sample_weight)
     squares = np.zeros(X.shape[1])
     for _rows, block in centred_rows(X, mean, sample_weight):
         squares += np.einsum("ij,ij->j", block, block)
     return squares
 
 
-def project(X: Any, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+def project(X: Any, mean: np.ndarray, axes: np.ndarray) -> Any:
     """Products of centred rows with axes, in the precision of the rows."""
+    if isinstance(X, DeviceArray):
+        return _device_rows.project(X, mean, axes)
     dtype = float_dtype(X)
     mean, axes = mean.astype(dtype, copy=False), axes.astype(dtype, copy=False)
     if sparse.issparse(X):
@@ -783,7 +801,7 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
         n_computed=min(int(n_components), n_directions) if is_count else None,
         limit=n_directions,
         max_rank=min(max(n_samples - 1, 1), n_features),
-        device=torch.device("cpu"),
+        device=X.device if isinstance(X, DeviceArray) else CPU,
         negligible=rounding_of_network,
     )
     found = decompose(problem, "covariance_eigh" if n_samples >= n_features else "gram_eigh")

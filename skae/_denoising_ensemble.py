@@ -29,6 +29,7 @@ from skae._device import (
     torch_at_work,
 )
 from skae._module_estimator import ModuleEstimator
+from skae._processes import check_alone
 from skae._random import generator, normal_like, private_random_numbers, uniform_like
 from skae._reporting import EpochReporter
 from skae._rollback import unchanged_on_failure
@@ -83,7 +84,7 @@ N_RULE_FOLDS = 4
 KINDS = ("nearest", "near", "restored", "predicted", "tails")
 N_DISTANCES = (N_NEAREST_VIEWS, N_VIEWS, N_RESTORED_VIEWS, 1, 1)
 SHARES_NORMAL = (3.0, 3.0, 3.0, 3.0, 1.0)
-SHARES_CONTAMINATED = (3.0, 3.0, 0.75, 1.0, 2.0)
+SHARES_CONTAMINATED = (1.5, 3.0, 0.75, 0.5, 2.0)
 # How much more a distance counts that tells rows from broken copies better: its share grows with
 # the exponential of the area under the curve, times this.
 SHARPNESS = 4.0
@@ -940,6 +941,7 @@ class DenoisingEnsemble(ModuleEstimator):
 
     module_: Experts
 
+    _takes_device_arrays = False
     _needs_float64 = True  # distances are compared in it
     _public_name: ClassVar[str] = "AutoencoderOutlierDetector"  # in messages
     _parameter_constraints: ClassVar[dict[str, list]] = {
@@ -984,6 +986,7 @@ class DenoisingEnsemble(ModuleEstimator):
             Fitted estimator.
         """
         self._validate_params()
+        check_alone(type(self).__name__)
         resolve_device(self.device, large=False)
         with unchanged_on_failure(self):
             self._fit(X, sample_weight)

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -228,7 +229,20 @@ def threads_after_fork(n_threads: int) -> int:
     A fork copies the memory of a process but none of its threads. Pools that ran before it, those
     of OpenMP too, then wait for ever for threads that are not there.
     """
-    return 1 if _forked else n_threads
+    return 1 if _forked or _LOCKSTEP.get() else n_threads
+
+
+_LOCKSTEP: ContextVar[bool] = ContextVar("lockstep", default=False)
+
+
+@contextmanager
+def in_lockstep() -> Iterator[None]:
+    """Context in which pools have one thread, so that processes ask each other in one order."""
+    token = _LOCKSTEP.set(True)
+    try:
+        yield
+    finally:
+        _LOCKSTEP.reset(token)
 
 
 def _continue_on_one_thread() -> None:

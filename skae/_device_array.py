@@ -16,10 +16,14 @@ DTYPES: dict[torch.dtype, np.dtype] = {
 }
 
 
+TORCH_DTYPES = {dtype: name for name, dtype in DTYPES.items()}
+
+
 class DeviceArray:
     """A tensor on an accelerator, with shape and dtype as NumPy's arrays have them.
 
-    It is no array: what would take it to the host by accident is an error.
+    It is no array: what would take it to the host by accident is an error. Its reductions are
+    NumPy's numbers, and they alone come to the host.
 
     Parameters
     ----------
@@ -32,6 +36,11 @@ class DeviceArray:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
+
+    @staticmethod
+    def is_for(tensor: Tensor) -> bool:
+        """Whether a tensor is in memory that NumPy cannot read."""
+        return tensor.device.type != "cpu"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,9 +73,51 @@ class DeviceArray:
     def __getitem__(self, key: Any) -> DeviceArray:
         return DeviceArray(self.tensor[key])
 
+    def __abs__(self) -> DeviceArray:
+        return DeviceArray(self.tensor.abs())
+
+    def __mul__(self, factor: float) -> DeviceArray:
+        return DeviceArray(self.tensor * factor)
+
+    def astype(self, dtype: Any, copy: bool = True) -> DeviceArray:
+        """Change the dtype."""
+        return DeviceArray(self.tensor.to(TORCH_DTYPES[np.dtype(dtype)], copy=copy))
+
+    def copy(self) -> DeviceArray:
+        """Copy it on its device."""
+        return DeviceArray(self.tensor.clone())
+
+    def isnan(self) -> DeviceArray:
+        """Tell which cells are NaN."""
+        return DeviceArray(self.tensor.isnan())
+
+    def sum(self) -> float:
+        """Sum of all cells."""
+        return float(self.tensor.sum())
+
+    def min(self, axis: int | None = None) -> Any:
+        """Smallest cell, of all or along an axis."""
+        return reduced(self.tensor.amin(() if axis is None else axis))
+
+    def max(self, axis: int | None = None, initial: float | None = None) -> Any:
+        """Largest cell, of all or along an axis."""
+        if self.size == 0 and axis is None:
+            return initial
+        return reduced(self.tensor.amax(() if axis is None else axis))
+
     def to_host(self) -> np.ndarray:
         """Copy it to the host."""
         return self.tensor.cpu().numpy()
+
+    def on_same_device(self, array: np.ndarray) -> Tensor:
+        """Copy a small array beside it, in its dtype."""
+        return torch.from_numpy(array).to(self.tensor)
+
+
+def reduced(tensor: Tensor) -> Any:
+    """Bring what little is left of a tensor to the host, as a number or an array."""
+    array = tensor.cpu().numpy()
+    return array if array.ndim else array[()]
 
 
 def on_host(X: Any) -> Any:

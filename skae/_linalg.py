@@ -124,10 +124,15 @@ def flip_signs(axes: np.ndarray) -> np.ndarray:
     -------
     ndarray of shape (n_components, n_features)
     """
-    sizes = np.abs(axes)
-    ties = sizes >= (1.0 - _TIE) * sizes.max(axis=1, keepdims=True)
-    largest = axes[np.arange(len(axes)), ties.argmax(axis=1)]  # (n_components,)
-    return axes * np.where(largest < 0.0, -1.0, 1.0).astype(axes.dtype)[:, np.newaxis]
+    highest, lowest = axes.max(axis=1, initial=0.0), axes.min(axis=1, initial=0.0)
+    tied = (1.0 - _TIE) * np.maximum(highest, -lowest)
+    negative = highest < tied
+    # Where both signs tie, which is seldom, the first of the entries counts.
+    (both,) = np.nonzero((highest >= tied) & (-lowest >= tied) & (tied > 0.0))
+    if len(both):
+        first = (np.abs(axes[both]) >= tied[both, np.newaxis]).argmax(axis=1)
+        negative[both] = axes[both, first] < 0.0
+    return axes * np.where(negative, -1.0, 1.0).astype(axes.dtype)[:, np.newaxis]
 
 
 def n_components_for_share(variances: np.ndarray | Tensor, share: float) -> int:

@@ -24,8 +24,10 @@ from skae._device import (
     threads,
     torch_at_work,
 )
+from skae._device_array import DeviceArray
 from skae._documentation import DocumentationLinkMixin
 from skae._persistence import load_weights, reading, with_versions
+from skae._processes import own_random_numbers
 from skae._random import private_random_numbers
 from skae._reporting import EpochReporter
 from skae._rows import in_batches
@@ -110,6 +112,7 @@ class ModuleEstimator(
         with (
             torch_at_work(device),
             private_random_numbers(seed, device),
+            own_random_numbers(seed, device),
             threads(n_threads),
             keeper.going_on(module),
             EpochReporter(
@@ -118,14 +121,14 @@ class ModuleEstimator(
         ):
             yield reporter
 
-    def _apply(
-        self, method: str, X: Any, *arguments: Any, known: np.ndarray | None = None
-    ) -> np.ndarray:
+    def _apply(self, method: str, X: Any, *arguments: Any, known: np.ndarray | None = None) -> Any:
         """Apply a method of the fitted module to rows, in their dtype.
 
         If not all cells are known, the method's last argument are those that are.
         """
         device, dtype = torch.device(self.device_), TORCH_DTYPE[float_dtype(X).name]
+        if isinstance(X, DeviceArray):
+            device = X.device  # wherever the training was
         in_float64 = self._needs_float64 or dtype == torch.float64
         if not is_available(device) or (device.type == "mps" and in_float64):
             device = CPU

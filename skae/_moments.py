@@ -16,7 +16,10 @@ from numpy.typing import DTypeLike
 from scipy import sparse
 from torch import Tensor
 
+from skae import _device_rows
 from skae._device import threads_after_fork
+from skae._device_array import TORCH_DTYPES, DeviceArray, on_host
+from skae._device_rows import full_precision_product
 from skae._sklearn_compat import _get_threadpool_controller, _openmp_effective_n_threads
 
 # A block is large enough for one product of it to hide the addition of a float64 scatter matrix,
@@ -208,6 +211,8 @@ def column_means(X: Any, sample_weight: np.ndarray | None = None) -> np.ndarray:
         the first row is subtracted before the rows are added up.
     """
     _, _, weights = _scaled_weights(X.shape[0], sample_weight)
+    if isinstance(X, DeviceArray):
+        return _device_rows.column_means(X, weights)
     weight = float(X.shape[0]) if weights is None else max(weights.sum(), np.finfo(float).tiny)
     dtype = np.dtype(np.float64)
     first = X[_first_row(weights)].astype(dtype)
@@ -247,10 +252,12 @@ def gram_matrix(
     device = torch.device(device)
     _, scale, weights = _scaled_weights(X.shape[0], sample_weight)
     with np.errstate(over="ignore", invalid="ignore"):
+        dtype = np.dtype(product_dtype or product_dtype_for(X))
         if sparse.issparse(X):
             mean, gram = _sparse_gram(X, weights)
+        elif isinstance(X, DeviceArray):
+            mean, gram = _device_rows.gram_matrix(X, weights, dtype)
         else:
-            dtype = np.dtype(product_dtype or product_dtype_for(X))
             column_mean = np.empty(X.shape[1])
             slices = list(_slices(X.shape[1], _block_rows(X.shape[0], dtype.itemsize)))
 
@@ -268,7 +275,7 @@ def gram_matrix(
                 gram = torch.zeros((X.shape[0], X.shape[0]), dtype=torch.float64, device=device)
                 for columns in slices:
                     column_mean[columns], block = _centred_columns(X, weights, dtype, columns)
-                    gram += _full_precision_product(torch.from_numpy(block.T).to(device))
+                    gram += full_precision_product(torch.from_numpy(block.T).to(device))
             mean = torch.from_numpy(column_mean)
     return mean.to(device), gram.to(device) * scale
 
@@ -293,6 +300,8 @@ def project_on_rows(
         their weights.
     """
     _, scale, weights = _scaled_weights(X.shape[0], sample_weight)
+    if isinstance(X, DeviceArray):
+        return _device_rows.project_on_rows(X, coefficients, weights) * np.sqrt(scale)
     combined = np.empty((coefficients.shape[1], X.shape[1]))
     if sparse.issparse(X):
         sparse_part, dense_columns, dense_part, mean, root = _split_dense_columns(X, weights)
@@ -319,12 +328,12 @@ def centred_rows(
     sample_weight: np.ndarray | None = None,
     *,
     dtype: DTypeLike = np.float64,
-) -> Iterator[tuple[slice, np.ndarray]]:
+) -> Iterator[tuple[slice, Any]]:
     """Blocks of centred rows, each multiplied by the root of its weight.
 
     Parameters
     ----------
-    X : ndarray, memmap or csr of shape (n_samples, n_features)
+    X : ndarray, memmap, csr or DeviceArray of shape (n_samples, n_features)
     mean : ndarray of shape (n_features,), float64
     sample_weight : ndarray of shape (n_samples,), default=None
     dtype : dtype, default=np.float64
@@ -334,8 +343,11 @@ def centred_rows(
     ------
     rows : slice
     block : ndarray of shape (n_rows, n_features)
-        A new array each time.
+        A new array each time; of a `DeviceArray`, a tensor on the device.
     """
+    if isinstance(X, DeviceArray):
+        yield from _device_rows.centred_rows(X, mean, sample_weight, np.dtype(dtype))
+        return
     for rows in _slices(X.shape[0], _block_rows(X.shape[1], 8)):
         part = X[rows].toarray() if sparse.issparse(X) else X[rows]
         block = np.subtract(part, mean, dtype=np.float64)
@@ -458,9 +470,11 @@ def _dense_moments(
     """Centre and multiply each block; then account for the distances between their means."""
     n_samples, n_features = X.shape
     slices = list(_slices(n_samples, _block_rows(n_features, dtype.itemsize)))
+    if isinstance(X, DeviceArray):
+        slices = list(_device_rows.slices(n_samples, n_features))
     in_threads = _n_threads(len(slices), X.shape, n_features) > 1
     with _OneThreadOfBlas() if in_threads else nullcontext():
-        if device.type == "cpu":
+        if device.type == "cpu" and not isinstance(X, DeviceArray):
             block_weights, block_means, scatter = _within_blocks(X, weights, dtype, slices)
         else:
             block_weights, block_means, scatter = _within_streamed_blocks(
@@ -492,7 +506,7 @@ def _settle_narrow_columns(
     means = mean.numpy()
     constant = squares == 0.0
     if constant.any():
-        means[constant] = X[_first_row(weights)][constant]  # to the last bit
+        means[constant] = on_host(X[_first_row(weights)])[constant]  # to the last bit
         nothing = torch.from_numpy(constant).to(scatter.device)
         scatter[nothing] = 0.0
         scatter[:, nothing] = 0.0
@@ -501,18 +515,19 @@ def _settle_narrow_columns(
         (narrow,) = np.nonzero((squares != 0.0) & (squares <= narrowness * weight * means**2))
     if not len(narrow):
         return
-    first = X[_first_row(weights)][narrow].astype(np.float64)
+    first = on_host(X[_first_row(weights)])[narrow].astype(np.float64)
     totals = np.zeros(len(narrow))
     for rows in _slices(len(X), _block_rows(X.shape[1], 8)):
-        block = X[rows][:, narrow] - first
+        block = on_host(X[rows][:, narrow]) - first
         totals += block.sum(axis=0) if weights is None else weights[rows] @ block
     rest = totals / weight
     cross = np.zeros((X.shape[1], len(narrow)))
     others = means.copy()
     means[narrow] = first + rest
     for rows in _slices(len(X), _block_rows(X.shape[1], 8)):
-        block = np.subtract(X[rows], others, dtype=np.float64)
-        block[:, narrow] = X[rows][:, narrow] - first - rest
+        cells = on_host(X[rows])
+        block = np.subtract(cells, others, dtype=np.float64)
+        block[:, narrow] = cells[:, narrow] - first - rest
         weighted = block if weights is None else weights[rows, np.newaxis] * block
         cross += weighted.T @ block[:, narrow]
     settled = torch.from_numpy(cross).to(scatter.device)
@@ -691,18 +706,11 @@ def _within_streamed_blocks(
             rest = (row_weights_like @ block).to(torch.float64) / divisor
             block = block * row_weights.sqrt().to(block.dtype)[:, None]
         # float32 products must not be rounded to tensorfloat32, the user's global choice.
-        scatter += _full_precision_product(block)
+        scatter += full_precision_product(block)
         scatter -= torch.outer(rest * block_weight, rest)
         block_weights[index] = block_weight
         block_means[index] = centre + rest
     return block_weights.cpu().numpy(), block_means.cpu().numpy(), scatter
-
-
-def _full_precision_product(rows: Tensor) -> Tensor:
-    # Reading the older allow_tf32 is an error where the user has set the newer name.
-    if rows.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32":
-        rows = rows.to(torch.float64)
-    return rows.T @ rows
 
 
 def _streamed(
@@ -711,7 +719,12 @@ def _streamed(
     """Blocks on the device; the next one is copied while the last one is multiplied.
 
     Two pinned buffers take turns. A buffer is filled again only when its last copy has left it.
+    Rows that are on a device already are not copied.
     """
+    if isinstance(X, DeviceArray):
+        for rows in slices:
+            yield rows, X.tensor[rows].to(device, TORCH_DTYPES[dtype])
+        return
     n_rows, n_features = slices[0].stop - slices[0].start, X.shape[1]
     torch_dtype = torch.from_numpy(np.empty(0, dtype=dtype)).dtype
     buffers = [
@@ -736,7 +749,11 @@ def _centred_columns(
     weight = float(len(X)) if weights is None else max(weights.sum(), np.finfo(float).tiny)
     block = X[:, columns].astype(dtype, copy=False)  # (n_samples, n_columns)
     first = block[_first_row(weights)]
-    constant = (block == first).all(axis=0)  # rounding of the mean would give them a variance
+    # Rounding of the mean would give constant columns a variance. A look at three rows rules most
+    # of the others out.
+    constant = (block[[len(block) // 2, -1]] == first).all(axis=0)
+    if constant.any():
+        constant[constant] = (block[:, constant] == first[constant]).all(axis=0)
     centre = (_column_sums(block, weights) / weight).astype(dtype)
     block = block - centre
     # Rows may be few and means large: the second centring is cheap beside the product.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from math import ceil
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -37,7 +37,16 @@ from skae._explanation import (
     sampled_shapley_values,
     to_frame,
 )
+from skae._outlier_report import (
+    OutlierReport,
+    constant_columns,
+    described_cell,
+    n_duplicates,
+    nearly_copies,
+)
+from skae._outlier_report import reasons as cell_reasons
 from skae._persistence import check_shapes, reading, with_versions
+from skae._processes import check_alone
 from skae._rollback import unchanged_on_failure
 from skae._shift import ExchangeabilityTest, density_ratios, exchangeability_test
 from skae._sklearn_compat import (
@@ -68,6 +77,11 @@ LOWEST_EXPLAINED = -1e300
 IMPLAUSIBLE = 0.01
 # Calibration rows that count, by the density ratio, below which p-values say little.
 FEW_EFFECTIVE = 10.0
+
+# Rows of `fit` that are kept to say how unusual the values of cells are.
+N_SAMPLED = 1000
+# Share of rows of `fit` with a score far below the others from which outliers are likely.
+LIKELY_SHARE = 0.01
 
 # Scores of equal rows differ by this share, because sums are rounded in another order in another
 # batch.
@@ -368,6 +382,7 @@ class AutoencoderOutlierDetector(
     (48, 13)
     """
 
+    _takes_device_arrays = False  # what its models take is not known
     _calibration_rows: np.ndarray
     """Numbers of the rows of `fit` whose scores calibrate."""
     _n_rows_fit: int
@@ -431,6 +446,7 @@ class AutoencoderOutlierDetector(
             The fitted detector.
         """
         self._check_parameters()
+        check_alone(type(self).__name__)
         (X,) = indexable(native_table(X))
         weights = None
         with unchanged_on_failure(self):
@@ -803,6 +819,130 @@ class AutoencoderOutlierDetector(
             values = transformer.inverse_transform(values)
         return described(contributions), in_frame(values, frame)
 
+    def reasons(self, X: Any) -> pd.DataFrame:
+        """Tell for each cell what it adds to the outlier score, and how unusual it is.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data, of any kind that the estimator takes.
+
+        Returns
+        -------
+        reasons : DataFrame of shape (n_samples * n_features, 3 or 4)
+            By row and column of X: ``contribution`` to the outlier score, as in `explain`; the
+            ``value`` of the cell; what the model ``expected`` there, if it expects values in the
+            units of X; and ``as_far_out``, the share of rows of `fit` that lie as far out on the
+            same side of the median, or that have the same value in a column without order. This
+            share is taken from 1,000 rows of `fit` at most.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from skae import PCA, AutoencoderOutlierDetector
+        >>> X, cultivar = load_wine(return_X_y=True, as_frame=True)
+        >>> detector = AutoencoderOutlierDetector(PCA(3), random_state=0).fit(X[cultivar == 0])
+        >>> reasons = detector.reasons(X[cultivar == 2])
+        >>> list(reasons.columns)
+        ['contribution', 'value', 'expected', 'as_far_out']
+        """
+        try:
+            contributions, expected = self.explain(X, expected=True)
+        except ValueError:
+            contributions, expected = self.explain(X), None
+        frame = self._frame(X)
+        if expected is not None and expected.shape != frame.shape:
+            expected = None
+        known = pd.DataFrame(
+            {place: pd.Series(values) for place, values in enumerate(self._sampled_columns)}
+        )
+        return cell_reasons(frame, contributions, expected, known)
+
+    def report(self, X: Any, n_rows: int = 10, n_columns: int = 3) -> OutlierReport:
+        """Report on a table: its strangest rows, and what is odd about the table as a whole.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            New rows, or those of `fit`.
+        n_rows : int, default=10
+            How many of the strangest rows to list.
+        n_columns : int, default=3
+            How many columns to blame in each of these.
+
+        Returns
+        -------
+        report : OutlierReport
+            With the DataFrames ``rows`` and ``findings`` and the method ``to_html``. The findings
+            are the number of rows and of outliers among them, how many normal rows would be called
+            outliers (the rate of false alarms), rows that occur twice, columns that are constant
+            or nearly copies of each other, and whether the rows of `fit` look contaminated: whether
+            more of their scores lie below the lower quartile by three times the distance between
+            the quartiles than one in a hundred.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from skae import PCA, AutoencoderOutlierDetector
+        >>> X, cultivar = load_wine(return_X_y=True, as_frame=True)
+        >>> detector = AutoencoderOutlierDetector(PCA(3), random_state=0).fit(X[cultivar == 0])
+        >>> report = detector.report(X, n_rows=5)
+        >>> len(report.rows)
+        5
+        """
+        for name, value in (("n_rows", n_rows), ("n_columns", n_columns)):
+            validate_parameter_constraints(
+                {name: [Interval(Integral, 1, None, closed="left")]},
+                {name: value},
+                caller_name=f"{type(self).__name__}.report",
+            )
+        scores = self.score_samples(X)
+        frame = self._frame(X)
+        strangest = np.argsort(scores, kind="stable")[:n_rows]
+        reasons = self.reasons(_safe_indexing(native_table(X), strangest))
+        lines = {"outlier score": -scores[strangest]}
+        if self.calibration_scores_ is not None:
+            lines["p-value"] = conformal_p_values(
+                scores[strangest], self.calibration_scores_, self._calibration_weights
+            )
+        lines["outlier"] = scores[strangest] < self.offset_
+        rows = pd.DataFrame(lines, index=frame.index[strangest])
+        size = frame.shape[1]
+        blamed = [
+            reasons.iloc[place * size : (place + 1) * size].nlargest(n_columns, "contribution")
+            for place in range(len(strangest))
+        ]
+        for number in range(min(n_columns, size)):
+            rows[f"reason {number + 1}"] = [described_cell(cells.iloc[number]) for cells in blamed]
+        return OutlierReport(rows, self._findings(frame, scores))
+
+    def _findings(self, frame: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
+        n_outliers = int(np.count_nonzero(scores < self.offset_))
+        findings: list[tuple[str, Any]] = [
+            ("rows", len(frame)),
+            ("rows called outliers", n_outliers),
+        ]
+        if self.calibration_scores_ is not None:
+            n_below = int(np.count_nonzero(self.calibration_scores_ < self.offset_))
+            share = (1 + n_below) / (1 + len(self.calibration_scores_))
+            findings += [
+                ("normal rows called outliers, at most on average", f"{share:.1%}"),
+            ]
+        lower, upper = np.quantile(self.training_scores_, [0.25, 0.75])
+        far = float(np.mean(self.training_scores_ < lower - 3.0 * (upper - lower)))
+        findings += [
+            ("rows that occur twice", n_duplicates(frame)),
+            ("constant columns", ", ".join(map(str, constant_columns(frame))) or "none"),
+            (
+                "columns that are nearly copies",
+                "; ".join(f"{first} and {second}" for first, second in nearly_copies(frame))
+                or "none",
+            ),
+            ("rows of fit with a score far below the others", f"{far:.1%}"),
+            ("outliers among the rows of fit", "likely" if far > LIKELY_SHARE else "not seen"),
+        ]
+        return pd.DataFrame(findings, columns=["finding", "value"])
+
     def get_metadata_routing(self) -> MetadataRouter:
         """Tell scikit-learn who wants sample weights.
 
@@ -907,6 +1047,8 @@ class AutoencoderOutlierDetector(
         shares = self._training_weights / self._training_weights.sum()
         chosen = rng.choice(n_rows, self._n_background_rows, p=shares)
         self._background = columns_of(_safe_indexing(X, chosen))
+        sampled = rng.choice(n_rows, min(n_rows, N_SAMPLED), replace=False)
+        self._sampled_columns = columns_of(_safe_indexing(X, np.sort(sampled)))
         self._seed = seed
         context.call_on_fit_task_end(estimator=self, X=X)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from sklearn.base import BaseEstimator
 
+from skae._device_array import on_host
 from skae._sklearn_compat import (
     _auto_wrap_is_configured,
     _check_feature_names_in,
@@ -14,7 +14,7 @@ from skae._sklearn_compat import (
 )
 
 
-def in_output_container(estimator: BaseEstimator, rows: np.ndarray, given: Any) -> Any:
+def in_output_container(estimator: BaseEstimator, rows: Any, given: Any) -> Any:
     """Give rows the names of the features and an index, if the output is to be a DataFrame.
 
     scikit-learn does so for `transform` alone. What is asked for is the same here: the container of
@@ -36,4 +36,6 @@ def in_output_container(estimator: BaseEstimator, rows: np.ndarray, given: Any) 
     adapter = _get_container_adapter("transform", estimator)
     if adapter is None or not _auto_wrap_is_configured(estimator):
         return rows
-    return adapter.create_container(rows, given, columns=_check_feature_names_in(estimator))
+    return adapter.create_container(
+        on_host(rows), given, columns=_check_feature_names_in(estimator)
+    )

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from skae import _device_rows
 from skae._arrays import ArrayApiMixin
 from skae._blocks import is_dask
 from skae._chunks import Chunks, Summary
@@ -31,12 +32,14 @@ from skae._decomposition import (
     varies,
 )
 from skae._device import CPU, matrix_fits, resolve_device
+from skae._device_array import DeviceArray, on_host
 from skae._documentation import DocumentationLinkMixin
 from skae._explanation import conditional_means, gaussian_score_contributions
 from skae._linalg import minka_n_components, n_components_for_share, principal_axes
 from skae._moments import Moments, centred_rows, threads_of_blas
 from skae._output import in_output_container
 from skae._persistence import check_shapes, reading, with_versions
+from skae._processes import check_alone
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import (
     Interval,
@@ -384,6 +387,7 @@ class PCA(
             If the covariance matrix does not fit in memory.
         """
         self._check_parameters()
+        check_alone(type(self).__name__)
         first = not hasattr(self, "components_")
         if not first and not hasattr(self, "_accumulated"):
             raise ValueError(
@@ -587,8 +591,13 @@ class PCA(
         rows = self._unknown_rows(X)
         if rows is None:
             return X
+        filled_rows = self._gaussian().fill(on_host(X[rows]))
+        if isinstance(X, DeviceArray):
+            tensor = X.tensor.clone()
+            tensor[rows] = X.on_same_device(filled_rows)
+            return within_range(DeviceArray(tensor))
         filled = np.array(X)
-        filled[rows] = self._gaussian().fill(filled[rows])
+        filled[rows] = filled_rows
         return within_range(filled)
 
     def _gaussian(self) -> Gaussian:
@@ -596,15 +605,15 @@ class PCA(
         noise, variances = self._model_variances(float(self.noise_variance_))
         return Gaussian.from_axes(self.mean_, self.components_, variances, noise)
 
-    def _transform(self, X: Any) -> np.ndarray:
+    def _transform(self, X: Any) -> Any:
         dtype = float_dtype(X)
         with np.errstate(over="ignore", invalid="ignore"):
             Z = self._project(X)
-            if np.isfinite(Z.sum()):
+            if isfinite(Z.sum()):
                 return Z
             # Differences or sums on the way may be too large for the dtype and the result not.
             Z = self._project(X.astype(np.float64)).astype(dtype)
-        (rows,) = np.nonzero(~np.isfinite(Z).all(axis=1))
+        (rows,) = np.nonzero(~np.isfinite(on_host(Z)).all(axis=1))
         if len(rows):
             raise ValueError(
                 f"Row {rows[0]} of X is so far from the training data that {dtype} numbers cannot "
@@ -613,12 +622,15 @@ class PCA(
             )
         return Z
 
-    def _project(self, X: Any) -> np.ndarray:
+    def _project(self, X: Any) -> Any:
         Z = project(X, self.mean_, self.components_)
         if not self.whiten:
             return Z
         deviations = np.sqrt(self.explained_variance_)
         scale = np.divide(1.0, deviations, out=np.zeros_like(deviations), where=deviations > 0.0)
+        if isinstance(Z, DeviceArray):
+            wide = torch.from_numpy(scale).to(Z.device)
+            return DeviceArray((Z.tensor * wide).to(Z.tensor.dtype))
         if deviations.dtype == self.components_.dtype:
             return Z * scale.astype(Z.dtype, copy=False)
         return (Z * scale).astype(Z.dtype)  # deviations that the dtype of the data cannot hold
@@ -642,8 +654,12 @@ class PCA(
         if self.whiten:
             axes = np.sqrt(self.explained_variance_)[:, np.newaxis] * axes
         dtype = codes.dtype
+        rows: Any
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = codes @ axes.astype(dtype, copy=False) + self.mean_.astype(dtype, copy=False)
+            if isinstance(codes, DeviceArray):
+                rows = _device_rows.affine(codes, axes, self.mean_)
+            else:
+                rows = codes @ axes.astype(dtype, copy=False) + self.mean_.astype(dtype, copy=False)
         return in_output_container(self, within_range(rows), X)
 
     def get_covariance(self) -> np.ndarray:
@@ -717,7 +733,8 @@ class PCA(
         log_density = self._log_density(X, float(self.noise_variance_))
         if rows is not None:
             lowest = float(np.finfo(log_density.dtype).min)
-            of_known = np.nan_to_num(self._gaussian().log_density(X[rows]), nan=lowest)
+            of_known = self._gaussian().log_density(on_host(X[rows]))
+            of_known = np.nan_to_num(of_known, nan=lowest)
             log_density[rows] = np.maximum(of_known, lowest)
         return log_density
 
@@ -741,16 +758,11 @@ class PCA(
         noise, variances = self._model_variances(noise_variance)
         axes = self.components_.astype(np.float64)
         n_components, n_features = axes.shape
-        squared_distances = np.empty(X.shape[0])
+        mean = self.mean_.astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows, centred in centred_rows(X, self.mean_.astype(np.float64)):
-                along = centred @ axes.T  # (n_rows, n_components)
-                squared_distances[rows] = np.square(along) @ (1.0 / variances)
-                # The residual itself: a difference of squared lengths would cancel its digits.
-                rest = centred - along @ axes
-                squared_distances[rows] += np.einsum("ij,ij->i", rest, rest) / noise
+            distances = squared_distances(X, mean, axes, variances, noise)
         log_determinant = np.log(variances).sum() + (n_features - n_components) * log(noise)
-        log_density = -0.5 * (squared_distances + n_features * log(2.0 * pi) + log_determinant)
+        log_density = -0.5 * (distances + n_features * log(2.0 * pi) + log_determinant)
         # What no number can hold is as improbable as numbers can say.
         lowest = float(np.finfo(float_dtype(X)).min)
         log_density = np.nan_to_num(log_density, nan=lowest, neginf=lowest)
@@ -793,7 +805,7 @@ class PCA(
             zero.
         """
         log_density = self.score_samples(X)
-        rows = self._dense_rows(X)
+        rows = on_host(self._dense_rows(X))
         unknown = self._unknown_rows(rows)
         contributions = gaussian_score_contributions(
             self._fill(rows), self.mean_, self._precision(), log_density
@@ -822,7 +834,7 @@ class PCA(
         X_expected : ndarray of shape (n_samples, n_features)
             Conditional means.
         """
-        rows = self._dense_rows(X)
+        rows = on_host(self._dense_rows(X))
         unknown = self._unknown_rows(rows)
         means = conditional_means(self._fill(rows), self.mean_, self._precision())
         if unknown is not None:
@@ -858,6 +870,7 @@ class PCA(
     def _fit(self, X: Any, sample_weight: Any) -> Any:
         """Fit, and return the validated data."""
         self._check_parameters()
+        check_alone(type(self).__name__)
         with unchanged_on_failure(self):
             if is_dask(X):
                 self._fit_chunks(X, sample_weight)
@@ -867,6 +880,11 @@ class PCA(
                 raise TypeError(
                     f"svd_solver={self.svd_solver!r} would need the sparse X as a dense array; use "
                     f"'auto' or one of {', '.join(map(repr, _SPARSE_SOLVERS))}."
+                )
+            if isinstance(X, DeviceArray) and self.svd_solver == "arpack":
+                raise ValueError(
+                    "PCA with svd_solver='arpack' is not supported for Array API inputs on the "
+                    f"device {str(X.device)!r}: its iterations are SciPy's. Use 'auto'."
                 )
             self._solve(X, sample_weight)
         return X
@@ -914,10 +932,13 @@ class PCA(
     def _resolve_device(self, X: Any) -> torch.device:
         n_samples, n_features = X.shape
         large = n_samples * n_features * min(n_samples, n_features) >= _LARGE_PROBLEM
-        device = resolve_device(self.device, large=large and not sparse.issparse(X))
+        if isinstance(X, DeviceArray) and self.device == "auto":
+            device = X.device
+        else:
+            device = resolve_device(self.device, large=large and not sparse.issparse(X))
         if device.type == "mps":
             raise ValueError(
-                f"device={self.device!r} cannot compute in float64, which PCA needs; use 'cpu'."
+                f"device={str(device)!r} cannot compute in float64, which PCA needs; use 'cpu'."
             )
         return device
 
@@ -977,7 +998,9 @@ class PCA(
 
     def _solve_known(self, problem: Problem, dtype: np.dtype) -> Decomposition:
         """Solve for rows with unknown cells, and store the result."""
-        X, row_weights = rows_with_known_cells(problem.X, problem.sample_weight, problem.names)
+        X, row_weights = rows_with_known_cells(
+            on_host(problem.X), problem.sample_weight, problem.names
+        )
         weight = float(row_weights.sum())
         return self._store_known(
             lambda n: known_moments(X, row_weights / weight, n, type(self).__name__),
@@ -1085,6 +1108,22 @@ class PCA(
         self.mean_ = decomposition.mean.astype(dtype)
         self.noise_variance_ = noise_variance
         self._left_out_variance = noise_variance * (limit - k)
+
+
+def squared_distances(
+    X: Any, mean: np.ndarray, axes: np.ndarray, variances: np.ndarray, noise: float
+) -> np.ndarray:
+    """Squared Mahalanobis distances for variances along axes and one in all other directions."""
+    if isinstance(X, DeviceArray):
+        return _device_rows.squared_distances(X, mean, axes, variances, noise)
+    distances = np.empty(X.shape[0])
+    for rows, centred in centred_rows(X, mean):
+        along = centred @ axes.T  # (n_rows, n_components)
+        distances[rows] = np.square(along) @ (1.0 / variances)
+        # The residual itself: a difference of squared lengths would cancel its digits.
+        rest = centred - along @ axes
+        distances[rows] += np.einsum("ij,ij->i", rest, rest) / noise
+    return distances
 
 
 def _in_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

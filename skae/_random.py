@@ -46,11 +46,21 @@ if hasattr(os, "register_at_fork"):
 @contextmanager
 def private_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
     """Let `generator` of this thread begin at ``seed`` inside the block, as before afterwards."""
+    with drawing_from(generators_of(seed, device)):
+        yield
+
+
+def generators_of(seed: int, device: torch.device) -> dict[str, torch.Generator]:
+    """Make generators for the CPU and a device, by the type of the device."""
+    places = (torch.device("cpu"), device)
+    return {place.type: torch.Generator(place).manual_seed(seed) for place in places}
+
+
+@contextmanager
+def drawing_from(generators: dict[str, torch.Generator]) -> Iterator[None]:
+    """Let this thread draw from generators inside the block."""
     before = _CURRENT.generators
-    _CURRENT.generators = {
-        place.type: torch.Generator(place).manual_seed(seed)
-        for place in (torch.device("cpu"), device)
-    }
+    _CURRENT.generators = generators
     try:
         yield
     finally:

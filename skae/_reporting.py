@@ -10,6 +10,7 @@ from sklearn.callback import CallbackContext
 from tqdm.auto import tqdm
 
 from skae._checkpoint import Keeper
+from skae._processes import is_first_process
 from skae._training import Progress, State
 
 
@@ -39,7 +40,7 @@ class EpochReporter:
             total=context.max_subtasks,
             unit="epoch",
             initial=keeper.n_epochs,
-            disable=not estimator.verbose,
+            disable=not estimator.verbose or not is_first_process(),
         )
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from skae._blocks import BlockTable, SelectedRows, Without, check_length, map_of
 from skae._device import CPU, available_memory, to_tensor
+from skae._device_array import DeviceArray
 from skae._random import permutation, uniform_like
 from skae._validation import float_dtype
 
@@ -89,7 +91,7 @@ class DenseTable:
     @property
     def shape(self) -> tuple[int, int]:
         """Number of rows and of columns."""
-        return len(self.values), self.values[:1].numel()
+        return len(self.values), math.prod(self.values.shape[1:])
 
     @property
     def is_resident(self) -> bool:
@@ -116,9 +118,10 @@ class DenseTable:
             return self.values[index].to(self.device)
         return self.values.index_select(0, index.to(self.values.device)).to(self.device)
 
-    def source(self, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Give the rows as an array, and the weights."""
-        return self.values.cpu().numpy(), weights
+    def source(self, weights: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
+        """Give the rows as an array or, on an accelerator, as a `DeviceArray`; and the weights."""
+        rows = DeviceArray(self.values) if DeviceArray.is_for(self.values) else self.values.numpy()
+        return rows, weights
 
 
 @dataclass(frozen=True)
@@ -229,9 +232,16 @@ class Batch:
     target: Tensor | None = None
     weights: Tensor | None = None
     known: Tensor | None = None
+    n_in_all: int | None = None
+    """Number of rows of the batch in all processes, if these are only those of one of them."""
 
     def __len__(self) -> int:
         return self.x.shape[0]  # a third of the time of the tensor's own length
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of which the loss is the mean."""
+        return self.x.shape[0] if self.n_in_all is None else self.n_in_all
 
     @property
     def device(self) -> torch.device:
@@ -254,7 +264,9 @@ class Batch:
         """Give the share of each row, or of one of its parts, in the weighted mean, (n_rows, 1)."""
         x, weights = self.x, self.weights
         if weights is not None:
-            return weights[:, None] / (x.shape[0] * n_parts)
+            return weights[:, None] / (self.n_rows * n_parts)
+        if self.n_in_all is not None:
+            return x.new_full((x.shape[0], 1), 1.0 / (self.n_in_all * n_parts))
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             # A recorded step reads its tensors for as long as it is replayed: it makes its own.
             return filled_shares(x.shape[0], n_parts, x.dtype, x.device)
@@ -404,6 +416,8 @@ equal_shares = lru_cache(maxsize=64)(filled_shares)
 
 def to_table(table: Any) -> Table:
     """Choose the kind of table for an array or sparse matrix of numbers."""
+    if isinstance(table, DeviceArray):
+        return DenseTable(table.tensor.to(torch.float32).contiguous(), table.device)
     if sparse.issparse(table):
         return SparseTable(sparse.csr_array(table, dtype=np.float32))
     is_in_file = isinstance(table, BlockTable) or map_of(table) is not None
@@ -425,8 +439,11 @@ def to_rows(
         None if X_clean is None else to_table(X_clean),
         known=None if known is None else DenseTable(torch.from_numpy(known)),
     )
-    if weights is None:
-        return rows
+    return rows if weights is None else weighted(rows, weights)
+
+
+def weighted(rows: Rows, weights: np.ndarray) -> Rows:
+    """Give rows weights of mean one, and leave out those of weight zero."""
     rows = rows.take(torch.from_numpy(np.flatnonzero(weights)))
     positive = weights[weights > 0.0]
     positive = positive / positive.max()  # a sum of huge ones would overflow
@@ -529,7 +546,7 @@ def in_batches(
     X: Any,
     device: torch.device,
     known: np.ndarray | None = None,
-) -> np.ndarray:
+) -> Any:
     """Apply a function of row batches to an array of any length in bounded memory.
 
     Parameters
@@ -537,15 +554,17 @@ def in_batches(
     function : callable
         Maps a tensor (batch, ...) on `device` to one of the same dtype, row by row. If there is
         `known`, its second argument are these cells of the batch, as booleans.
-    X : ndarray or sparse matrix of shape (n_rows, n_columns)
+    X : ndarray, sparse matrix or DeviceArray of shape (n_rows, n_columns)
     device : torch.device
     known : ndarray of bool of shape (n_rows, n_columns), default=None
 
     Returns
     -------
-    ndarray
-        The results of all rows.
+    ndarray or DeviceArray
+        The results of all rows, where X is.
     """
+    if isinstance(X, DeviceArray):
+        return DeviceArray(_in_device_batches(function, X.tensor, device))
     n_rows = X.shape[0]
     results: np.ndarray | None = None
     with torch.inference_mode():
@@ -566,5 +585,23 @@ def in_batches(
             if results is None:
                 results = np.empty((n_rows, *result.shape[1:]), result.dtype)
             results[start : start + INFERENCE_BATCH_SIZE] = result
+    assert results is not None
+    return results
+
+
+def _in_device_batches(
+    function: Callable[[Tensor], Tensor], x: Tensor, device: torch.device
+) -> Tensor:
+    """Do what `in_batches` does, with rows on an accelerator."""
+    results: Tensor | None = None
+    with torch.inference_mode():
+        for start in range(0, len(x), INFERENCE_BATCH_SIZE):
+            rows = slice(start, start + INFERENCE_BATCH_SIZE)
+            result = function(x[rows].contiguous().to(device))
+            if results is None:
+                shape = (len(x), *result.shape[1:])
+                with torch.inference_mode(False):  # whoever gets it may need gradients
+                    results = torch.empty(shape, dtype=result.dtype, device=x.device)
+            results[rows] = result
     assert results is not None
     return results

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skae._processes import Processes
 from skae._random import permutation, random_numbers_of_the_process
 from skae._recording import Recording
 from skae._rows import INFERENCE_BATCH_SIZE, Batch, DenseTable, Rows, batches
+from skae._shared import own_batches, processes_of, shared_losses
 from skae._solvers import FlatWeights, Solver
 from skae._torch_compat import has_hooks
 
@@ -268,6 +270,21 @@ class Descent:
         self.solver.step(rate)
         return loss
 
+    def shared_step(self, batch: Batch, rate: float | Tensor, processes: Processes) -> Tensor:
+        """Take a step of all processes, of whose batch some rows are here.
+
+        All that the processes tell each other is one vector: the sums of gradients and losses.
+        """
+        gradients = self.weights.gradients.zero_()
+        loss = gradients.new_zeros(self.module.loss_shape)
+        if len(batch) > 0:
+            with processes.drawing_own():
+                loss = self.loss_and_gradients(batch)
+        total = processes.add(torch.cat([gradients, loss.reshape(-1)]))
+        gradients.copy_(total[: len(gradients)])
+        self.solver.step(rate)
+        return total[len(gradients) :].reshape(loss.shape)
+
     def state(self) -> State:
         """Copy the weights, and what the solver remembers."""
         return State(state_of(self.module), self.solver.memory_arrays())
@@ -282,7 +299,9 @@ def differentiate(module: TrainableModule, precision: str, batch: Batch) -> Tens
     """Add the derivatives of the mean loss to the weights' ``grad``, and return that mean."""
     try:
         with random_numbers_of_the_process(), products(precision, batch.device):
-            loss = weighted_losses(module, batch).mean(dim=0)
+            losses = weighted_losses(module, batch)
+            is_whole = batch.n_in_all is None
+            loss = losses.mean(dim=0) if is_whole else losses.sum(dim=0) / batch.n_rows
     except ValueError as error:
         if len(batch) > 1:
             raise
@@ -326,6 +345,7 @@ def train(
         If the loss or a weight becomes infinite or NaN.
     """
     monitored_rows = rows if validation_rows is None else validation_rows
+    processes = processes_of(rows)
     memory = progress.memory
     if progress.current is not None:
         module.load_state_dict(progress.current.weights)
@@ -351,7 +371,10 @@ def train(
             break
         with interruptible(progress, settings):
             compare(progress, descent, loss, settings, is_validated=validation_rows is not None)
-            progress.done = observer.epoch_ends(progress) or (
+            is_stopped = observer.epoch_ends(progress)
+            if processes is not None:
+                is_stopped = any(processes.gather(is_stopped))
+            progress.done = is_stopped or (
                 progress.n_epochs >= settings.max_iter
                 or progress.n_idle >= settings.n_iter_no_change
             )
@@ -482,7 +505,12 @@ def train_epoch(
     rates = learning_rates(settings, progress.n_epochs, math.ceil(len(rows) / batch_size))
     total = torch.zeros(module.loss_shape, dtype=torch.float32, device=rows.device)
     with torch.inference_mode(not descent.needs_autograd):  # spares operators their bookkeeping
-        if recording is None:
+        processes = processes_of(rows)
+        if processes is not None:
+            shared = own_batches(rows, batch_size, settings.shuffle)
+            for batch, rate in zip(shared, rates, strict=True):
+                total.add_(descent.shared_step(batch, rate, processes), alpha=batch.n_rows)
+        elif recording is None:
             for batch, rate in zip(batches(rows, batch_size, settings.shuffle), rates, strict=True):
                 total.add_(descent.step(batch, rate), alpha=len(batch))
         else:
@@ -528,6 +556,9 @@ def products(precision: str, device: torch.device) -> AbstractContextManager:
 def row_losses(module: TrainableModule, rows: Rows) -> Tensor:
     """Loss of each row times its weight, in evaluation mode, (n_rows,)."""
     module.eval()
+    if processes_of(rows) is not None:
+        with torch.no_grad():
+            return shared_losses(rows, lambda x: module.total(weighted_losses(module, x)))
     # Small results between large intermediates would keep the memory of these from being used
     # again, hence one result for all batches.
     losses = torch.empty(len(rows), dtype=torch.float32, device=rows.device)

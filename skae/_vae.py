@@ -21,6 +21,7 @@ from skae._block_losses import activation_of, loss_of
 from skae._checks import warn_of_small_columns
 from skae._components import divergences
 from skae._decomposition import LinearCode, most_likely_noise, probabilistic_pca
+from skae._device_array import on_host
 from skae._losses import (
     VARIANCE_FLOOR,
     gaussian,
@@ -1039,6 +1040,7 @@ class VAETransformer(BaseAutoencoder):
     def _attributes_of_model(self, module: TrainableModule, rows: Rows) -> dict[str, Any]:
         assert isinstance(module, VariationalAutoencoder)
         codes, weights = encode_rows(module.eval().encode, rows.spread_over(MAX_CODES)).source()
+        codes = on_host(codes)
         centred = codes - np.average(codes, axis=0, weights=weights)
         variances = np.average(np.square(centred), axis=0, weights=weights)
         noise_variance: Any = module.noise_variance()

@@ -29,6 +29,7 @@ from skae._blocks import (
     is_dask,
     map_of,
 )
+from skae._device_array import DeviceArray, on_host
 from skae._sklearn_compat import _check_feature_names, _check_sample_weight, _get_feature_names
 
 FLOATS = (np.float64, np.float32)
@@ -173,6 +174,8 @@ def read_table(
         return X
     if map_of(X) is not None and X.dtype.kind in "iu":
         dtype = None
+    if isinstance(X, DeviceArray):
+        return read_device_table(X, owner, table, dtype, ensure_min_samples, ensure_all_finite)
     numbers = to_numbers(X, estimator, table)
     if sparse.issparse(numbers) and not accept_sparse:
         dense = "sparse.to_dense()" if isinstance(X, pd.DataFrame) else "toarray()"
@@ -196,8 +199,25 @@ def read_table(
     return numbers
 
 
-def check_rows(X: BlockTable, owner: str, ensure_min_samples: int) -> None:
-    """Raise a ValueError if a table in a file has too few rows or no columns, as scikit-learn."""
+def read_device_table(
+    X: DeviceArray, owner: str, table: str, dtype: Any, min_samples: int, finite: bool | str
+) -> DeviceArray | np.ndarray:
+    """Do what `read_table` does, with a table on an accelerator.
+
+    One with unknown cells, if these are allowed, comes to the host.
+    """
+    check_rows(X, owner, min_samples)
+    if isinstance(dtype, type):
+        X = X.astype(dtype, copy=False)
+    if finite:
+        check_finite(X, owner, allow_nan=finite == "allow-nan", table=table)
+    if finite == "allow-nan" and not has_finite_sum(X):
+        return X.to_host()
+    return X
+
+
+def check_rows(X: Any, owner: str, ensure_min_samples: int) -> None:
+    """Raise a ValueError if a table has too few rows or no columns, in scikit-learn's words."""
     for size, wanted, what in ((len(X), ensure_min_samples, "sample"), (X.shape[1], 1, "feature")):
         if size < wanted:
             raise ValueError(
@@ -229,7 +249,7 @@ def is_ready(
     )
 
 
-def has_finite_sum(X: np.ndarray) -> bool:
+def has_finite_sum(X: Any) -> bool:
     """Whether the sum is finite; if it is, so are all cells."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(X.sum()))
@@ -300,6 +320,8 @@ def validate_weights(sample_weight: ArrayLike, X: Any) -> np.ndarray:
     ValueError
         If they are no numbers, negative, all zero, NaN, infinite or not as many as X has rows.
     """
+    if isinstance(X, DeviceArray):
+        X = np.empty((len(X), 0))  # its length is all that matters
     if not isinstance(sample_weight, Real):
         sample_weight = to_array(sample_weight, "sample_weight")
         if sample_weight.ndim == 1:
@@ -310,9 +332,9 @@ def validate_weights(sample_weight: ArrayLike, X: Any) -> np.ndarray:
     return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
 
-def mean_score(scores: np.ndarray, sample_weight: ArrayLike | None) -> float:
+def mean_score(scores: Any, sample_weight: ArrayLike | None) -> float:
     """Weighted mean of the scores of rows, in float64; the lowest number if none can hold it."""
-    scores = np.asarray(scores).astype(np.float64, copy=False)
+    scores = np.asarray(on_host(scores)).astype(np.float64, copy=False)
     weights = None
     if sample_weight is not None:
         weights = validate_weights(sample_weight, scores[:, np.newaxis])
@@ -322,7 +344,7 @@ def mean_score(scores: np.ndarray, sample_weight: ArrayLike | None) -> float:
     return max(mean, float(np.finfo(np.float64).min))
 
 
-def within_range(results: np.ndarray, worst: int | None = None) -> np.ndarray:
+def within_range(results: Any, worst: int | None = None) -> Any:
     """Check what a model makes of finite rows, which may be too large for the dtype.
 
     Parameters
@@ -344,6 +366,9 @@ def within_range(results: np.ndarray, worst: int | None = None) -> np.ndarray:
     """
     if has_finite_sum(results):
         return results
+    if isinstance(results, DeviceArray):
+        corrected = within_range(results.to_host(), worst)
+        return DeviceArray(results.on_same_device(corrected))
     is_bad = ~np.isfinite(results)
     if worst is not None:
         return np.where(is_bad, worst * np.finfo(results.dtype).max, results)
@@ -500,9 +525,9 @@ def check_float32_cells(X: Any, owner: str, labels: Sequence[Any] | None, table:
     """Raise a ValueError that names the columns with cells too large for float32."""
     cells = X.data if sparse.issparse(X) else X
     largest = np.finfo(np.float32).max
-    if cells.dtype != np.float64 or (
-        cells.size > 0 and -largest <= cells.min() <= cells.max() <= largest
-    ):
+    if cells.dtype != np.float64 or cells.size == 0:
+        return
+    if -largest <= cells.min() <= cells.max() <= largest:
         return
     counts = count_by_column(X, lambda block: np.abs(block) > largest)
     if counts.any():
@@ -580,14 +605,14 @@ def unknown_cells(
     if sparse.issparse(X) or X.dtype.kind != "f" or has_finite_sum(X):
         return None
     check_finite(X, owner, labels, allow_nan=True, table=table)
-    unknown = np.isnan(np.asarray(X))
+    unknown = on_host(X.isnan()) if isinstance(X, DeviceArray) else np.isnan(np.asarray(X))
     return unknown if unknown.any() else None
 
 
 def count_by_column(X: Any, is_bad: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Count the cells of each column for which a function is true, (n_features,)."""
     if not sparse.issparse(X):
-        blocks = (X[start : start + 4096] for start in range(0, len(X), 4096))
+        blocks = (on_host(X[start : start + 4096]) for start in range(0, len(X), 4096))
         return sum(np.count_nonzero(is_bad(block), axis=0) for block in blocks)
     cells = X.tocoo()
     return np.bincount(cells.coords[1][is_bad(cells.data)], minlength=X.shape[1])

@@ -7,11 +7,13 @@ import re
 import array_api_strict
 import numpy as np
 import pytest
+import skl2onnx
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
@@ -21,6 +23,7 @@ from sklearn.utils.estimator_checks import (
     check_array_api_same_namespace,
 )
 
+import skae.onnx  # noqa: F401
 from skae import (
     PCA,
     AutoencoderOutlierDetector,
@@ -29,6 +32,7 @@ from skae import (
     VAETransformer,
 )
 from skae._denoising_ensemble import DenoisingEnsemble
+from skae._device_array import DeviceArray
 
 SMALL = {"hidden_layer_sizes": (8,), "max_iter": 2, "random_state": 0}
 MODELS = [
@@ -314,5 +318,194 @@ def test_a_file_from_a_device_that_is_not_here_has_arrays_of_numpy(monkeypatch):
         assert_array_equal(loaded.transform(X), PCA(2).fit(X).transform(X))
 
 
+@pytest.mark.parametrize(
+    "estimator", [PCA(2), AutoencoderOutlierDetector(PCA(2), random_state=0)], ids=short_name
+)
+def test_estimators_fitted_to_tensors_are_converted_to_onnx(estimator):
+    with config_context(array_api_dispatch=True):
+        fitted = clone(estimator).fit(torch.asarray(X))
+    desired = skl2onnx.to_onnx(clone(estimator).fit(X), X[:1]).graph.node
+    assert [n.op_type for n in skl2onnx.to_onnx(fitted, X[:1]).graph.node] == [
+        n.op_type for n in desired
+    ]
+
+
+def test_searches_and_scores_of_folds_take_tensors():
+    search = GridSearchCV(PCA(), {"n_components": [1, 2, 3]}, cv=3)
+    desired = clone(search).fit(X)
+    with config_context(array_api_dispatch=True):
+        found = search.fit(torch.asarray(X))
+    assert found.best_params_ == desired.best_params_
+    assert_array_equal(found.cv_results_["mean_test_score"], desired.cv_results_["mean_test_score"])
+
+
 def test_tags_tell_of_array_api_support():
     assert all(get_tags(estimator).array_api_support for estimator in ESTIMATORS)
+
+
+# Tables that never come to the host
+
+
+@pytest.fixture
+def tensors_as_on_a_device(monkeypatch):
+    """Take the way of accelerators with tensors of the CPU."""
+    monkeypatch.setattr(DeviceArray, "is_for", staticmethod(lambda tensor: True))
+    with config_context(array_api_dispatch=True):
+        yield
+
+
+@pytest.fixture
+def no_large_copies(monkeypatch):
+    """Let nothing come to the host that has as many cells as there are rows."""
+
+    def refuse(name):
+        original = getattr(torch.Tensor, name)
+
+        def call(tensor, *arguments, **named):
+            targets = [torch.device(a).type for a in arguments if isinstance(a, str | torch.device)]
+            if name != "to" or ("cpu" in targets and tensor.device.type != "cpu"):
+                assert tensor.numel() <= N_ROWS, f"{tuple(tensor.shape)} by {name}"
+            return original(tensor, *arguments, **named)
+
+        monkeypatch.setattr(torch.Tensor, name, call)
+
+    for name in ("cpu", "numpy", "__array__", "__dlpack__", "tolist", "to"):
+        refuse(name)
+
+
+N_ROWS = 600
+
+
+def wide_and_long():
+    rng = np.random.default_rng(0)
+    for shape in ((N_ROWS, 6), (6, N_ROWS), (40, 7)):
+        yield 1.0 + rng.normal(size=shape) * np.linspace(1.0, 3.0, shape[1])
+
+
+@pytest.mark.usefixtures("tensors_as_on_a_device")
+@pytest.mark.parametrize(
+    "svd_solver", ["auto", "covariance_eigh", "gram_eigh", "full", "randomized"]
+)
+@pytest.mark.parametrize("whiten", [False, True])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_pca_on_a_device_is_pca(svd_solver, whiten, dtype):
+    tolerance = (
+        {"rtol": 1e-7, "atol": 1e-9} if dtype == np.float64 else {"rtol": 1e-3, "atol": 1e-4}
+    )
+    for table in wide_and_long():
+        if table.shape[svd_solver == "covariance_eigh"] == N_ROWS and svd_solver.endswith("eigh"):
+            continue  # its eigenproblem would be large
+        rows = table.astype(dtype)
+        weights = np.linspace(0.0, 2.0, len(rows))
+        pca = PCA(3, svd_solver=svd_solver, whiten=whiten, random_state=0)
+        desired = clone(pca).fit(rows, sample_weight=weights)
+        actual = pca.fit(torch.asarray(rows), sample_weight=torch.asarray(weights))
+        for name in ("components_", "mean_", "explained_variance_", "singular_values_"):
+            found = getattr(actual, name).numpy()
+            assert_allclose(found, getattr(desired, name), err_msg=name, **tolerance)
+        results, expected = outputs(actual, torch.asarray(rows)), outputs(desired, rows)
+        for name, array in results.items():
+            assert array.dtype == torch.asarray(rows).dtype
+            assert_allclose(array.numpy(), expected[name], err_msg=name, **tolerance)
+
+
+@pytest.mark.usefixtures("tensors_as_on_a_device")
+def test_small_variances_on_a_device_are_exact():
+    rng = np.random.default_rng(0)
+    scales = np.array([1.0, 1e-3, 1e-7, 1e-9])
+    rotation = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    table = rng.normal(size=(300, 4)) * scales @ rotation
+    constant = np.column_stack([table, np.full(300, 0.1)])
+    narrow = table + 1e6
+    for rows in (table, constant, narrow, 1e140 * table, 1e-140 * table):
+        desired = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False)
+        singular_values = PCA(4).fit(torch.asarray(rows)).singular_values_.numpy()
+        kept = desired[:4] > 1e-6 * desired[0]
+        assert_allclose(singular_values[kept], desired[:4][kept], rtol=1e-6)
+    assert PCA().fit(torch.asarray(constant)).singular_values_[4] == 0.0
+
+
+@pytest.mark.usefixtures("tensors_as_on_a_device")
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=short_name)
+def test_estimators_on_a_device_give_what_arrays_give(estimator):
+    desired = outputs(clone(estimator).fit(X), X)
+    rows = torch.asarray(X)
+    for name, array in outputs(clone(estimator).fit(rows), rows).items():
+        assert isinstance(array, torch.Tensor)
+        assert not array.is_inference()
+        assert_allclose(array.numpy(), desired[name], rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.usefixtures("tensors_as_on_a_device")
+def test_what_is_wrong_with_a_table_on_a_device_is_said_in_the_same_words():
+    wrong = [
+        X[:0],
+        X[:1],
+        X[:, :0],
+        np.where(X > 7.0, np.inf, X),
+        np.full_like(X, np.nan),
+        np.where(X > 7.0, 1e300, X),
+    ]
+    for estimator in (PCA(2), AutoencoderTransformer(2, **SMALL)):
+        for table in wrong:
+            with pytest.raises(ValueError, match=r"\w") as desired:
+                clone(estimator).fit(table)
+            with pytest.raises(ValueError, match=re.escape(str(desired.value))):
+                clone(estimator).fit(torch.asarray(table))
+        fitted = clone(estimator).fit(torch.asarray(X))
+        with pytest.raises(ValueError, match="X has 3 features, but"):
+            fitted.transform(torch.asarray(X[:, :3]))
+        with pytest.raises(ValueError, match="X has 3 columns, but this"):
+            fitted.inverse_transform(torch.asarray(X[:, :3]))
+    with pytest.raises(ValueError, match="'arpack' is not supported for Array API inputs"):
+        PCA(2, svd_solver="arpack").fit(torch.asarray(X))
+    with pytest.raises(ValueError, match="takes values in"):
+        AutoencoderTransformer(2, loss="bernoulli", **SMALL).fit(torch.asarray(X))
+
+
+@pytest.mark.usefixtures("tensors_as_on_a_device")
+def test_gaps_on_a_device_are_filled():
+    gaps = np.where(np.random.default_rng(0).uniform(size=X.shape) < 0.1, np.nan, X)
+    desired = outputs(PCA(2).fit(gaps), gaps)
+    for name, array in outputs(PCA(2).fit(torch.asarray(gaps)), torch.asarray(gaps)).items():
+        assert_allclose(array.numpy(), desired[name], rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+def run_pipeline(rows):
+    pipeline = make_pipeline(StandardScaler(), PCA(), AutoencoderTransformer(2, **SMALL))
+    codes = pipeline.fit(rows).transform(rows)
+    assert codes.device == rows.device
+    assert pipeline.inverse_transform(codes).device == rows.device
+    streamed = PCA().partial_fit(rows[:100]).partial_fit(rows[100:])
+    assert streamed.transform(rows).device == rows.device
+    wide = rows.T
+    assert PCA(1).fit(wide).transform(wide).device == rows.device
+
+
+@pytest.mark.usefixtures("tensors_as_on_a_device", "no_large_copies")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_pipeline_on_a_device_never_leaves_it(dtype):
+    run_pipeline(torch.asarray(next(wide_and_long()), dtype=dtype))
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("no_large_copies")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_pipeline_on_cuda_never_leaves_it(dtype):
+    rows = torch.asarray(next(wide_and_long()), dtype=dtype, device="cuda")
+    with config_context(array_api_dispatch=True):
+        run_pipeline(rows)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=short_name)
+def test_cuda_gives_what_the_cpu_gives(estimator):
+    rows = torch.asarray(X, device="cuda")
+    with config_context(array_api_dispatch=True):
+        fitted = clone(estimator).fit(rows)
+        host = move_estimator_to(fitted, np, "cpu")
+        expected = outputs(host, X)
+        for name, array in outputs(fitted, rows).items():
+            assert array.device == rows.device
+            assert_allclose(array.cpu(), expected[name], rtol=1e-5, atol=1e-8, err_msg=name)
+        assert b"torch" not in pickle.dumps(move_estimator_to(fitted, np, "cpu"))

@@ -8,11 +8,13 @@ import time
 import dask
 import dask.array as da
 import dask.dataframe as dd
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 
 from skae import (
     PCA,
@@ -75,12 +77,12 @@ def test_weights_are_those_of_one_machine(X, chunked):
         assert_same_pca(PCA(2).fit(chunked, sample_weight=sample_weight), desired)
 
 
-@pytest.mark.parametrize("n_components", [2, 0.9])
-def test_unknown_cells_are_those_of_one_machine(X, chunked, n_components):
+@pytest.mark.parametrize(("chunks", "n_components"), [("uneven", 0.9), ("columns too", 2)])
+def test_unknown_cells_are_those_of_one_machine(X, chunks, n_components):
     X = np.where(np.random.default_rng(1).random(X.shape) < 0.2, np.nan, X)
     X[:3] = np.nan
     weights = np.linspace(0.0, 3.0, len(X))
-    unknown = da.from_array(X, chunks=chunked.chunks)
+    unknown = da.from_array(X, chunks=CHUNKS[chunks])
     for sample_weight in (None, weights):
         desired = PCA(n_components).fit(X, sample_weight=sample_weight)
         actual = PCA(n_components).fit(unknown, sample_weight=sample_weight)
@@ -301,6 +303,19 @@ def test_workers_apply_models_and_do_not_take_more_threads_than_they_have(X, at_
 
     for found in at_work.run(n_threads).values():
         assert set(found) == {1}
+
+
+def test_a_search_on_a_cluster_finds_what_one_process_finds(X, at_work):
+    search = GridSearchCV(
+        AutoencoderTransformer(hidden_layer_sizes=(4,), max_iter=1, random_state=0),
+        {"n_components": [1, 2]},
+        cv=2,
+    )
+    desired = clone(search).fit(X)
+    with joblib.parallel_config("dask", client=at_work):
+        search.fit(X)
+    for name in ("mean_test_score", "rank_test_score"):
+        assert_allclose(search.cv_results_[name], desired.cv_results_[name], rtol=1e-6)
 
 
 def slowly(block):

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import skae
 from skae import PCA, _decomposition, _moments
+from skae._device_rows import full_precision_product
 from skae._moments import (
     Moments,
     column_means,
@@ -269,7 +270,7 @@ def test_products_on_a_gpu_are_not_rounded_to_tensorfloat32(precision):
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = precision
     try:
-        product = _moments._full_precision_product(rows)
+        product = full_precision_product(rows)
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
     assert product.dtype == (torch.float64 if precision == "tf32" else torch.float32)

@@ -28,7 +28,7 @@ from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import OneClassSVM
-from sklearn.utils import estimator_checks
+from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae import (
@@ -215,7 +215,7 @@ def test_auto_with_few_calibration_rows_takes_the_lowest_score(X):
 
 @pytest.mark.parametrize("fraction", [0.2, None])
 def test_the_threshold_moves_without_another_fit(detector, X, fraction):
-    detector.set_params(calibration_fraction=fraction, contamination=0.1).fit(X)
+    detector.set_params(calibration_fraction=fraction, contamination=0.2).fit(X)
     model, scores = detector.estimator_, detector.score_samples(X)
     # The default model for outliers among the rows is another one than that for normal rows.
     for contamination in (0.2, 0.03) if detector.estimator is None else (0.2, "auto", 0.03):
@@ -878,7 +878,6 @@ def test_fit_predict_says_what_auto_is_not_made_for():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda X: X.assign(**{"sepal width": np.nan}), "Input X contains NaN"),
         (lambda X: X.assign(**{"sepal width": np.inf}), "Input X contains infinity"),
         (lambda X: X.assign(**{"sepal width": "wide"}), "sepal width"),
         (lambda X: X.iloc[:, :3], "feature names"),
@@ -896,6 +895,20 @@ def test_errors_of_the_default_model_name_the_class_that_was_typed(X, spoil, mes
         with pytest.raises(ValueError, match=message) as raised:
             call(spoil(X))
         assert "DenoisingEnsemble" not in str(raised.value)
+
+
+def test_gaps_are_no_evidence_for_the_detector(X):
+    gaps = X.mask(np.random.default_rng(0).random(X.shape) < 0.2)
+    detector = AutoencoderOutlierDetector(random_state=0).fit(gaps)
+    assert get_tags(detector).input_tags.allow_nan
+    contributions, expected = detector.explain(gaps, expected=True)
+    assert np.all(contributions.to_numpy()[gaps.isna()] == 0.0)
+    assert_allclose(contributions.sum(axis=1), -detector.score_samples(gaps))
+    assert not expected.isna().any(axis=None)
+    assert np.mean(detector.predict(gaps) == 1) > 0.8
+    with pytest.raises(ValueError, match=r"no cell is known.*drop it") as raised:
+        detector.fit(X.assign(**{"sepal width": np.nan}))
+    assert "DenoisingEnsemble" not in str(raised.value)
 
 
 def test_the_default_model_leaves_threads_alone_and_takes_one(monkeypatch, X):

@@ -21,6 +21,7 @@ from skae import (
     AutoencoderOutlierDetector,
     AutoencoderTransformer,
     DenoisingAutoencoder,
+    TableEncoder,
     VAETransformer,
     networks,
 )
@@ -118,6 +119,22 @@ def test_files_without_versions_are_of_another_one(monkeypatch, fitted, way):
     data = saved_as(monkeypatch, fitted, dump, forget)
     with pytest.warns(InconsistentVersionWarning, match="saved by an unknown version of skae"):
         load(data)
+
+
+def test_table_encoders_carry_versions_too(monkeypatch, way):
+    dump, load = way
+    table = pd.DataFrame({"a": [1.0, 2.0, 4.0], "b": ["x", "y", "x"]})
+    fitted = TableEncoder().fit(table)
+    assert vars(load(dump(fitted))).keys() == vars(fitted).keys()
+    data = saved_by(monkeypatch, fitted, dump, "0.0.9")
+    with pytest.warns(InconsistentVersionWarning, match="TableEncoder was saved by skae 0.0.9"):
+        loaded = load(data)
+    assert_array_equal(loaded.transform(table), fitted.transform(table))
+    damaged = saved_as(monkeypatch, fitted, dump, lambda state: without(state, "kinds"))
+    with pytest.raises(
+        ValueError, match="file of TableEncoder cannot be read: the parameter kinds"
+    ):
+        load(damaged)
 
 
 def test_copies_and_clones_are_no_files(fitted):

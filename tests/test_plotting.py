@@ -30,6 +30,7 @@ from skae.networks import Conv2dNetwork
 from skae.plotting import (
     LatentDisplay,
     LossCurveDisplay,
+    OutlierReasonDisplay,
     OutlierScoreDisplay,
     ReconstructionDisplay,
 )
@@ -74,6 +75,15 @@ def labels(ticks):
 
 
 SCORES = np.array([0.0, 1.0, 1.5, 1.0, 9.0, 4.0])
+REASONS = pd.DataFrame(
+    {
+        "contribution": [0.5, 3.0, 1.5],
+        "value": ["red", 9.7, 1],
+        "expected": [None, 5.123456, 2.0],
+        "as_far_out": [0.3, 0.001, 0.2],
+    },
+    index=["colour", "area", "count"],
+)
 DISPLAYS = [
     LossCurveDisplay([3.0, 2.0, 1.0], validation_loss_curve=[3.0, 2.5, 2.6], best_loss=2.5),
     ReconstructionDisplay({"original": np.eye(4), "again": np.eye(4) / 2}, image_shape=(2, 2)),
@@ -87,12 +97,13 @@ DISPLAYS = [
         image_shape=(2, 2),
     ),
     OutlierScoreDisplay(SCORES, threshold=3.0, y=[0, 0, 0, 0, 1, 1], row_names=list("abcdef")),
+    OutlierReasonDisplay(REASONS, row_name=7, outlier_score=5.0, threshold=3.0, p_value=0.01),
 ]
-KINDS = [{}, {}, {"kind": "heatmap"}, {}, {}, {"kind": "decoded"}, {}]
+KINDS = [{}, {}, {"kind": "heatmap"}, {}, {}, {"kind": "decoded"}, {}, {}]
 each_display = pytest.mark.parametrize(
     ("display", "kind"),
     list(zip(DISPLAYS, KINDS, strict=True)),
-    ids=["loss", "images", "heatmap", "scatter", "pairs", "decoded", "outliers"],
+    ids=["loss", "images", "heatmap", "scatter", "pairs", "decoded", "outliers", "reasons"],
 )
 
 
@@ -746,3 +757,49 @@ def test_a_style_cannot_be_given_twice():
 
 def test_a_backend_without_a_display_is_used_here():
     assert mpl.get_backend().lower() == "agg"
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_names_of_rows_are_above_the_bars(log):
+    scores = np.r_[np.random.default_rng(0).normal(size=300), 3.0, 3.1, 3.2]
+    display = OutlierScoreDisplay(scores).plot(n_named=8, hist_kwargs={"log": log})
+    ax = display.ax_
+    display.figure_.draw_without_rendering()
+    tops = [ax.transAxes.inverted().transform(patch.get_extents().max)[1] for patch in ax.patches]
+    bottoms = [
+        ax.transAxes.inverted().transform(text.get_window_extent().min)[1]
+        for text in display.texts_
+    ]
+    assert max(tops) < min(bottoms)
+
+
+# OutlierReasonDisplay
+
+
+def test_reasons_are_in_the_order_of_their_contributions():
+    display = OutlierReasonDisplay(REASONS, row_name=7, outlier_score=5.0, threshold=3.0).plot()
+    assert labels(display.ax_.get_yticklabels()) == ["area", "count", "colour"]
+    assert [bar.get_width() for bar in display.bars_] == [3.0, 1.5, 0.5]
+    texts = [text.get_text() for text in display.texts_]
+    assert texts == [
+        "9.7, expected 5.123 (0.1% as far out)",
+        "1, expected 2 (20.0% as far out)",
+        "red (30.0% as far out)",
+    ]
+    assert display.ax_.get_title() == "Why row 7: score 5, threshold 3"
+
+
+def test_the_strangest_row_is_explained_by_default(iris):
+    X = iris.set_axis([f"flower {row}" for row in range(len(iris))])
+    X.iloc[7, 2] = 60.0
+    detector = AutoencoderOutlierDetector(PCA(2), random_state=0).fit(iris)
+    display = OutlierReasonDisplay.from_estimator(detector, X, n_columns=2)
+    assert "flower 7" in display.ax_.get_title()
+    assert "p = " in display.ax_.get_title()
+    assert "60" in display.texts_[0].get_text()
+    other = OutlierReasonDisplay.from_estimator(detector, X, row=-1)
+    assert "flower 149" in other.ax_.get_title()
+    with pytest.raises(ValueError, match="row=150 is not a position"):
+        OutlierReasonDisplay.from_estimator(detector, X, row=150)
+    with pytest.raises(ValueError, match="no method reasons"):
+        OutlierReasonDisplay.from_estimator(PCA().fit(X), X)

@@ -412,13 +412,13 @@ def test_scikit_learns_switch_for_finite_data_is_kept():
         check_finite(np.array([[np.nan]]), "PCA")
 
 
-@pytest.mark.parametrize("table", ["NaN", "dates", "3-D", "columns", "names"])
+@pytest.mark.parametrize("table", ["infinity", "dates", "3-D", "columns", "names"])
 def test_the_default_detector_speaks_under_its_own_name(monkeypatch, table):
     monkeypatch.setattr(DenoisingEnsemble, "_n_steps", 2)
     X = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["a", "b"])
     detector = AutoencoderOutlierDetector(random_state=0).fit(X)
     rows = {
-        "NaN": X.assign(a=np.nan),
+        "infinity": X.assign(a=np.inf),
         "dates": X.assign(a=np.datetime64("2020-01-01")),
         "3-D": np.ones((2, 2, 2)),
         "columns": np.ones((2, 3)),

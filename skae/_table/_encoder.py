@@ -17,6 +17,8 @@ from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skae._documentation import DocumentationLinkMixin
+from skae._persistence import reading, with_versions
+from skae._processes import check_alone
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import Interval, StrOptions, _check_feature_names_in
 from skae._table._cells import Cells, UnsupportedColumnError, read_cells
@@ -171,6 +173,7 @@ class TableEncoder(DocumentationLinkMixin, TransformerMixin, BaseEstimator):
             that `kinds` gives them, if numbers are infinite, or if names of columns are not unique.
         """
         self._validate_params()
+        check_alone(type(self).__name__)
         with unchanged_on_failure(self):
             self._fit(self._open(X, reset=True))
         return self
@@ -434,6 +437,13 @@ class TableEncoder(DocumentationLinkMixin, TransformerMixin, BaseEstimator):
         self._names = frame.names
         self._has_names = frame.library != "numpy"
         self._layout = layout_of(frame, [column["position"] for column in columns])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return with_versions(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with reading(self, state) as state:
+            super().__setstate__(state)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -15,6 +15,7 @@ from skl2onnx.common.data_types import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from skae._arrays import with_numpy_arrays
 from skae._autoencoder import AutoencoderTransformer
 from skae._denoising import DenoisingAutoencoder
 from skae._denoising_ensemble import DenoisingEnsemble
@@ -100,7 +101,8 @@ def converter_of(outputs_of: Callable[[Graph, Any, str], Outputs]) -> Callable[.
         check_opset(container)
         dtype = guess_numpy_type(operator.outputs[0].type)
         graph = Graph(scope, container, dtype)
-        outputs = outputs_of(graph, operator.raw_operator, graph.rows(operator.inputs))
+        model = with_numpy_arrays(operator.raw_operator)
+        outputs = outputs_of(graph, model, graph.rows(operator.inputs))
         for variable in operator.outputs:
             part, name = outputs[variable.raw_name]()
             if variable.raw_name in WORST:

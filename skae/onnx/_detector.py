@@ -10,6 +10,7 @@ from skl2onnx.common.data_types import DoubleTensorType, guess_numpy_type
 from sklearn.ensemble import IsolationForest
 from sklearn.pipeline import Pipeline
 
+from skae._arrays import with_numpy_arrays
 from skae._outliers import AutoencoderOutlierDetector, lowest_ties
 from skae.onnx._graph import Graph
 
@@ -31,6 +32,7 @@ def convert_detector(scope: Any, operator: Any, container: Any) -> None:
     detector: AutoencoderOutlierDetector = operator.raw_operator
     graph = Graph(scope, container, np.float64)
     options = container.get_options(detector, {"score_samples": False, "p_values": False})
+    detector = with_numpy_arrays(detector)
     score = graph.finite_or(model_score(graph, detector, operator.inputs), -np.inf)
     decision = graph.node("Sub", score, detector.offset_)
     is_outlier = graph.node("Less", decision, 0.0)

@@ -21,6 +21,19 @@ THRESHOLD_COLOR = COLORS[1]
 GROUP_COLORS = (COLORS[0], COLORS[4], COLORS[2], COLORS[3], COLORS[5])
 
 
+# Shares of the height of the axes: the tallest bar ends below the names.
+TALLEST_BAR, LOWEST_NAME, HIGHEST_NAME = 0.5, 0.55, 0.82
+
+
+def leave_room_above_bars(ax: Axes) -> None:
+    """Raise the upper limit, so that the tallest bar leaves room for names above it."""
+    low, high = ax.get_ylim()
+    if ax.get_yscale() == "log":
+        ax.set_ylim(low, low * (high / low) ** (1.0 / TALLEST_BAR))
+    else:
+        ax.set_ylim(low, low + (high - low) / TALLEST_BAR)
+
+
 class OutlierScoreDisplay:
     """Histogram of outlier scores with the threshold and the most outlying rows.
 
@@ -200,8 +213,10 @@ class OutlierScoreDisplay:
                 linestyle="--",
                 label=f"threshold: {self.threshold:.4g} ({n_above} above)",
             )
-        self._name_rows(ax, scores, n_named)
         ax.set(xlabel="outlier score", ylabel="number of rows", xscale=xscale)
+        if n_named > 0:
+            leave_room_above_bars(ax)
+        self._name_rows(ax, scores, n_named)
         if self.threshold is not None or self.y is not None:
             ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
@@ -213,7 +228,7 @@ class OutlierScoreDisplay:
         top = np.argsort(-scores, kind="stable")[:n_named]
         self.texts_ = []
         for place, row in enumerate(top):
-            height = 0.72 - 0.5 * place / max(len(top), 1)
+            height = HIGHEST_NAME - (HIGHEST_NAME - LOWEST_NAME) * place / max(len(top), 1)
             ax.plot(
                 [scores[row]] * 2,
                 [0, height],
