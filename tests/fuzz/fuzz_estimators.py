@@ -49,6 +49,7 @@ VALUES = {
     "loss": (("absolute_error", "bernoulli", "gaussian", "poisson"), ("x",)),
     "max_categories": ((2, 3), (1, 2.0)),
     "max_iter": ((1, 3), (0, 2.5)),
+    "n_clusters": ((1, 2, 4), (0, 1.5, "x")),
     "n_components": (
         (1, 2, 3, 5, 12, 40, 0.5, 0.9, 0.999, np.int8(2), np.float32(0.5)),
         (0, -1, 1.5, True, "mle", None, NAN, 10**12),
