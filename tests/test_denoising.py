@@ -304,7 +304,7 @@ def test_a_callable_must_keep_the_shape(X, noise, message):
         (shift_columns, -1.0),
         (shift_columns, (2.0, 1.0)),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_bad_noise_levels(X, noise, level, method):
