@@ -533,7 +533,7 @@ class AutoencoderTransformer(LossContributionsMixin, BaseAutoencoder):
 
         The solver keeps its memory from one call to the next, and the learning rate stays at
         `learning_rate_init`. Nothing is held out and no layer is pretrained: `max_iter`, `tol`,
-        `pretrain_iter` and the parameters of early stopping have no say here.
+        `pretrain_iter` and the parameters of early stopping have no effect here.
 
         Parameters
         ----------

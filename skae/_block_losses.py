@@ -420,7 +420,7 @@ class Composition:
         return drawn
 
     def scales(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        """Factors that give every column of a table the same say in PCA, (n_features,).
+        """Factors that give every column of a table the same weight in PCA, (n_features,).
 
         Numbers are divided by their standard deviation. A level of a category is divided by the
         root of its share. No direction of a column has a variance of more than one then, and PCA is

@@ -395,8 +395,8 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
             Non-negative weights of the rows; a row of weight zero counts as absent.
         X_clean : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
             What row i of X is to become, for pairs that were measured. Nothing is corrupted then:
-            the pairs show what the noise is, and `noise` and `noise_level` have no say. It must be
-            on the scale of X as it arrives here, behind the scalers of a Pipeline, and may be
+            the pairs show what the noise is, and `noise` and `noise_level` have no effect. It must
+            be on the scale of X as it arrives here, behind the scalers of a Pipeline, and may be
             routed there as metadata.
         X_val : {array-like, sparse matrix} of shape (n_validation_samples, n_features), \
                 default=None
@@ -433,7 +433,7 @@ class DenoisingAutoencoder(LossContributionsMixin, BaseAutoencoder):
 
         The solver keeps its memory from one call to the next, and the learning rate stays at
         `learning_rate_init`. Nothing is held out and no layer is pretrained: `max_iter`, `tol`,
-        `pretrain_iter` and the parameters of early stopping have no say here.
+        `pretrain_iter` and the parameters of early stopping have no effect here.
 
         Parameters
         ----------

@@ -28,7 +28,7 @@ CLUSTER_COUNTS = (1, 2, 4, 8, 16)
 MAX_ROWS = 4000
 MAX_CELLS = 2**26
 
-# Share of the held-out rows at either end that have no say in a choice. Under a normal noise one
+# Share of the held-out rows at either end that do not count in a choice. Under a normal noise one
 # row with a cell a hundred standard deviations from the mean costs more than all others together.
 TRIMMED = 0.1
 

@@ -98,7 +98,7 @@ class TableAutoencoder(
     `TableEncoder`, the estimator learns a code of them, and what comes out is decoded: codes,
     filled gaps, new rows and errors are in the terms of the table.
 
-    Each kind of column has a loss of its own, and each column of the table has the same say,
+    Each kind of column has a loss of its own, and each column of the table has the same weight,
     however many numbers it is encoded as. An autoencoder weighs the loss of each column by that of
     the best constant. `VAETransformer` has a likelihood for each kind, in nats, and its score is
     that of the whole row. Other estimators, such as `PCA`, are given numbers on the scales of the

@@ -837,7 +837,7 @@ class VAETransformer(BaseAutoencoder):
 
         The solver keeps its memory from one call to the next, and the learning rate stays at
         `learning_rate_init`. Nothing is held out: `max_iter`, `tol` and the parameters of early
-        stopping have no say here. Each call counts as an epoch of `beta_warmup`.
+        stopping have no effect here. Each call counts as an epoch of `beta_warmup`.
 
         Parameters
         ----------
