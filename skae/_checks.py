@@ -112,7 +112,7 @@ def validate_training_data(
     if sample_weight is None:
         return X, X_clean, None
     weights = np.empty(0)
-    if X.shape[0] + np.size(sample_weight) > 0:
+    if X.shape[0] > 0 or not hasattr(sample_weight, "__len__") or len(sample_weight) > 0:
         weights = validate_weights(sample_weight, X)
     n_rows = np.count_nonzero(weights)
     if n_rows < min_rows:

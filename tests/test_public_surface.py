@@ -5,6 +5,8 @@ import re
 from ast import literal_eval
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from numpydoc.docscrape import NumpyDocString
 from sklearn.datasets import load_iris
@@ -130,9 +132,31 @@ def test_the_citation_is_that_of_this_version():
     assert re.search(r"^version: (.*)$", citation, re.MULTILINE)[1] == skae.__version__
 
 
-def test_the_code_of_the_readme_gives_the_shapes_that_it_names():
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def mixed_people():
+    rng = np.random.default_rng(0)
+    age = rng.integers(18, 80, 60).astype(float)
+    return pd.DataFrame(
+        {
+            "town": rng.choice(["Ulm", "Bonn", "Jena"], 60),
+            "age": np.where(rng.random(60) < 0.1, np.nan, age),
+            "children": rng.poisson(1.5, 60),
+            "height": rng.normal(1.7, 0.1, 60),
+            "member": rng.random(60) < 0.5,
+            "joined": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, 60), "D"),
+        }
+    )
+
+
+def test_the_code_of_the_readme_gives_the_shapes_that_it_names(monkeypatch):
+    numbers, table = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names = {}
-    exec(code, names)
+    exec(numbers, names)
     assert names["codes"].shape == (1797, 8)
     assert names["images"].shape == (1797, 64)
+    people = mixed_people()
+    monkeypatch.setattr(pd, "read_csv", lambda path, parse_dates: people)
+    exec(table, names)
+    assert names["codes"].shape == (len(people), 5)
+    assert not names["filled"].isna().any(axis=None)
+    for frame in (names["again"], names["filled"], names["new"]):
+        assert frame.dtypes.equals(people.dtypes)
