@@ -88,7 +88,9 @@ class Checkpoint:
         Parameters
         ----------
         estimator : estimator
+            The estimator that is fitted.
         context : CallbackContext
+            The task of the fit.
         """
         path = Path(self.path)
         if path.is_dir():
@@ -119,7 +121,9 @@ class Checkpoint:
         Parameters
         ----------
         estimator : estimator
+            The estimator that is fitted.
         context : CallbackContext
+            The task of the fit.
         """
 
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
@@ -128,7 +132,9 @@ class Checkpoint:
         Parameters
         ----------
         estimator : estimator
+            The estimator that is fitted.
         context : CallbackContext
+            The task of the fit.
         """
 
     def on_fit_task_end(self, estimator: Any, context: Any) -> None:
@@ -137,5 +143,7 @@ class Checkpoint:
         Parameters
         ----------
         estimator : estimator
+            The estimator that is fitted.
         context : CallbackContext
+            The task of the fit.
         """

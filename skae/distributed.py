@@ -31,6 +31,11 @@ def data_parallel(timeout: float = 600.0) -> Iterator[None]:
         Seconds after which a process that waits for the others gives up with an error. It must be
         longer than the others may take to read their rows.
 
+    Yields
+    ------
+    None
+        Nothing: `fit` finds the group by itself.
+
     Raises
     ------
     RuntimeError

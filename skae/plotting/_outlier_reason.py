@@ -39,7 +39,7 @@ class OutlierReasonDisplay:
     threshold : float, default=None
         Score above which a row counts as an outlier, for the title.
     p_value : float, default=None
-        p-value of the row, for the title.
+        Of the row, for the title.
 
     Attributes
     ----------
