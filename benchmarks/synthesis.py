@@ -86,13 +86,12 @@ def by_ctgan(model: str) -> Callable[..., pd.DataFrame]:
     def contestant(train: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
         import ctgan
 
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002, what ctgan draws from
         plain = pd.DataFrame({name: train[name] for name in train})
         discrete = [name for name in train if name not in are_numbers(train)]
         for name in discrete:
             plain[name] = plain[name].astype(str)
         synthesizer = getattr(ctgan, model)()
+        synthesizer.set_random_state(seed)
         synthesizer.fit(plain, discrete)
         drawn = synthesizer.sample(n)
         for name in discrete:
