@@ -32,7 +32,7 @@ from skae._checks import (
 )
 from skae._completion import Completion, has_gaps, lacks_columns
 from skae._components import column_effects, explained_variance_ratios
-from skae._decomposition import LinearCode, linear_code
+from skae._decomposition import LinearCode, linear_code, scaled
 from skae._device import (
     CPU,
     FLOATS,
@@ -46,6 +46,7 @@ from skae._device import (
 from skae._losses import check_support
 from skae._mixture import Choice
 from skae._module_estimator import ModuleEstimator
+from skae._moments import column_moments
 from skae._output import in_output_container
 from skae._processes import own_random_numbers, together
 from skae._random import (
@@ -85,21 +86,6 @@ from skae.networks._dense import (
     dense_network,
 )
 from skae.networks._shapes import check_modules
-
-
-def column_moments(table: Any, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean and variance of the known cells of each column, 2 x (n_features,)."""
-    rows = table.toarray() if sparse.issparse(table) else np.asarray(table)
-    cells = np.ma.masked_invalid(rows.astype(np.float64))
-    mean: Any = np.ma.average(cells, axis=0, weights=weights)
-    variance: Any = np.ma.average(np.square(cells - mean), axis=0, weights=weights)
-    return mean.filled(0.0), variance.filled(0.0)
-
-
-def scaled(table: Any, scales: np.ndarray) -> Any:
-    """Columns times their factors, in their dtype."""
-    factors = scales.astype(table.dtype)
-    return table @ sparse.diags_array(factors) if sparse.issparse(table) else table * factors
 
 
 class Start(NamedTuple):

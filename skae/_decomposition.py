@@ -808,6 +808,12 @@ def linear_code(X: Any, sample_weight: np.ndarray | None, n_components: int | fl
     return shortened(found, n_components, n_directions, float_dtype(X))
 
 
+def scaled(table: Any, scales: np.ndarray) -> Any:
+    """Columns times their factors, in their dtype."""
+    factors = scales.astype(table.dtype)
+    return table @ sparse.diags_array(factors) if sparse.issparse(table) else table * factors
+
+
 def linear_code_of_moments(
     mean: np.ndarray, covariance: np.ndarray, n_components: int | float
 ) -> LinearCode:

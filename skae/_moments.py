@@ -224,6 +224,15 @@ def column_means(X: Any, sample_weight: np.ndarray | None = None) -> np.ndarray:
     return first + mean
 
 
+def column_moments(table: Any, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean and variance of the known cells of each column, 2 x (n_features,)."""
+    rows = table.toarray() if sparse.issparse(table) else np.asarray(table)
+    cells = np.ma.masked_invalid(rows.astype(np.float64))
+    mean: Any = np.ma.average(cells, axis=0, weights=weights)
+    variance: Any = np.ma.average(np.square(cells - mean), axis=0, weights=weights)
+    return mean.filled(0.0), variance.filled(0.0)
+
+
 def gram_matrix(
     X: Any,
     sample_weight: np.ndarray | None = None,

@@ -16,9 +16,10 @@ from sklearn.utils import Tags, check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from skae._base import BaseAutoencoder, column_moments
+from skae._base import BaseAutoencoder
 from skae._block_losses import Composition, blocks_of
 from skae._documentation import DocumentationLinkMixin
+from skae._moments import column_moments
 from skae._persistence import reading, with_versions
 from skae._rollback import unchanged_on_failure
 from skae._sklearn_compat import HasMethods, StrOptions, _check_feature_names_in, _safe_indexing

@@ -9,9 +9,9 @@ from scipy.special import expit, log_softmax
 from torch.testing import assert_close
 
 from skae import AutoencoderTransformer, DenoisingAutoencoder, VAETransformer
-from skae._base import column_moments
 from skae._block_losses import loss_of
 from skae._losses import LOSSES
+from skae._moments import column_moments
 from skae._random import normal_like, private_random_numbers
 from skae._rows import Batch, to_rows
 from skae._training import Descent, differentiate
