@@ -360,6 +360,23 @@ def test_interruption_within_an_epoch_drops_the_epoch(X):
     assert len(estimator.loss_curve_) == estimator.n_iter_ == 2
 
 
+def test_interruption_of_the_validation_drops_the_epoch_from_all_curves(X):
+    calls = itertools.count()
+
+    def noise(x, level):
+        # One call for the start; an epoch is three steps and one look at the rows held out.
+        if next(calls) == 1 + 2 * 4 + 3:
+            raise KeyboardInterrupt
+        return x
+
+    estimator = DenoisingAutoencoder(
+        2, hidden_layer_sizes=(4,), noise=noise, batch_size=45, random_state=0
+    )
+    with pytest.warns(UserWarning, match="interrupted after 2 of"):
+        estimator.fit(X)
+    assert len(estimator.loss_curve_) == len(estimator.validation_loss_curve_) == 2
+
+
 def test_interruption_of_the_first_epoch_leaves_nothing(X):
     def noise(x, level):
         raise KeyboardInterrupt
